@@ -1,0 +1,1 @@
+"""Agent Sandbox: isolated, stateful, instantly ready computers for AI agents."""

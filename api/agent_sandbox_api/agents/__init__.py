@@ -1,0 +1,1 @@
+"""The core group, agents.x-k8s.io: Sandbox."""

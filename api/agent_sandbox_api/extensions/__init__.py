@@ -1,0 +1,1 @@
+"""The extensions group, extensions.agents.x-k8s.io: SandboxTemplate, SandboxClaim, SandboxWarmPool."""

@@ -1,0 +1,1 @@
+"""The controllers of Agent Sandbox: one room per kind."""
