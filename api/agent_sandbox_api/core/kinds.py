@@ -155,5 +155,10 @@ LEASES: Resource[LeaseView] = Resource("coordination.k8s.io", "v1", "leases", "L
 EVENTS: Resource[MetaOnlyView] = Resource("events.k8s.io", "v1", "events", "Event", MetaOnlyView)
 NAMESPACES: Resource[MetaOnlyView] = Resource("", "v1", "namespaces", "Namespace", MetaOnlyView, namespaced=False)
 CUSTOM_RESOURCE_DEFINITIONS: Resource[MetaOnlyView] = Resource(
-    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", MetaOnlyView, namespaced=False
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    MetaOnlyView,
+    namespaced=False,
 )

@@ -48,9 +48,7 @@ class SandboxStatus(ApiModel):
         default=None, alias="serviceFQDN", description="DNS name of the sandbox's Service inside the cluster."
     )
     service: str | None = Field(default=None, description="Name of the sandbox's Service.")
-    conditions: list[Condition] | None = Field(
-        default=None, description="Ready, Suspended, Finished and PodScheduled."
-    )
+    conditions: list[Condition] | None = Field(default=None, description="Ready, Suspended, Finished and PodScheduled.")
     replicas: int | None = Field(default=None, ge=0, description="How many Pods exist: 0 or 1.")
     selector: str | None = Field(default=None, description="Label selector of the sandbox's Pod.")
     pod_ips: list[str] | None = Field(default=None, alias="podIPs", description="Addresses of the sandbox's Pod.")

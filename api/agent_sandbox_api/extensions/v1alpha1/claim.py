@@ -50,9 +50,7 @@ class EnvVar(ApiModel):
 
     name: str = Field(min_length=1, description="Name of the variable.")
     value: str = Field(description="Its value.")
-    container_name: str | None = Field(
-        default=None, description="The container that gets it; the first one if unset."
-    )
+    container_name: str | None = Field(default=None, description="The container that gets it; the first one if unset.")
 
 
 class SandboxClaimSpec(ApiModel):
