@@ -1,0 +1,61 @@
+# Every target that people need. `make help` lists them.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+PYTEST_ARGS ?=
+KUBECTL ?= kubectl
+export PYTHON VENV
+
+.DEFAULT_GOAL := help
+
+##@ Start here
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Give a program a sandbox on this machine: no cluster, no Docker, no kubectl.
+	@hack/setup.sh run
+	@$(BIN)/python hack/demo.py
+
+.PHONY: test
+test: ## Run the tests (under three minutes; sets up what it needs).
+	@hack/setup.sh dev
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+##@ Develop
+.PHONY: setup
+setup: ## Make the virtual environment with everything for development.
+	@hack/setup.sh dev
+
+.PHONY: lint
+lint: setup ## Check style, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy agent_sandbox api controllers hack test
+
+.PHONY: fmt
+fmt: setup ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: up
+up: ## Start the local stack in the foreground (Ctrl-C stops it, objects stay).
+	@hack/setup.sh run
+	$(BIN)/agent-sandbox local up
+
+.PHONY: run
+run: ## Run the controllers here, against the cluster of the current kubeconfig.
+	@hack/setup.sh run
+	$(BIN)/agent-sandbox manager
+
+.PHONY: build
+build: setup ## Build the sdist, and the wheel from it, into dist/.
+	$(BIN)/python -m build --outdir dist .
+
+.PHONY: clean
+clean: ## Remove what builds, tests and linters leave behind.
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

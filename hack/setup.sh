@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Makes a fresh checkout usable: a virtual environment, the packages, and the two system tools of the local node.
+# Usage: hack/setup.sh run|dev
+#   run   what `make demo` and `make run` need
+#   dev   that, and what tests and linters need
+# Environment: PYTHON (interpreter to use), VENV (where; default .venv)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+what=${1:-run}
+venv=${VENV:-.venv}
+say() { printf '\033[2m[setup]\033[0m %s\n' "$*" >&2; }
+die() { printf '[setup] %s\n' "$*" >&2; exit 1; }
+
+as_root_apt() { # packages...
+  command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ] || return 1
+  say "installing from the distribution: $*"
+  { apt-get install -y -qq --no-install-recommends "$@" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; }; } >/dev/null 2>&1
+}
+
+find_python() {
+  for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  die "no Python 3.11 or newer found. Install one (Debian 12+, Ubuntu 24.04+: apt-get install python3), or name it: make PYTHON=/path/to/python3 …"
+}
+
+make_venv() {
+  [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import pip' 2>/dev/null && return
+  python=$(find_python)
+  say "creating $venv with $("$python" --version)"
+  rm -rf "$venv"
+  if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+    rm -rf "$venv"
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    as_root_apt "python$version-venv" || as_root_apt python3-venv ||
+      die "this Python cannot make virtual environments. Install the missing part: sudo apt-get install python3-venv"
+    "$python" -m venv "$venv"
+  fi
+}
+
+install_packages() {
+  stamp="$venv/.installed-$what-$(cksum pyproject.toml hack/setup.sh | cksum | cut -d' ' -f1)"
+  [ -e "$stamp" ] && return
+  say "installing Python packages ($what), about half a minute"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+  groups=()
+  [ "$what" = dev ] && groups=(--group dev)
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,fast]' "${groups[@]}"
+  rm -f "$venv"/.installed-"$what"-*
+  touch "$stamp"
+}
+
+install_tools() {
+  missing=()
+  command -v bwrap >/dev/null 2>&1 || missing+=(bubblewrap)
+  { command -v nft || [ -x /usr/sbin/nft ]; } >/dev/null 2>&1 || missing+=(nftables)
+  [ ${#missing[@]} = 0 ] && return
+  as_root_apt "${missing[@]}" ||
+    say "the local node needs: sudo apt-get install ${missing[*]}"
+}
+
+make_venv
+install_packages
+install_tools
