@@ -1,0 +1,108 @@
+"""The state directory of a local stack: where everything lies that a stack leaves on disk.
+
+One running stack owns a directory by an advisory lock that dies with its process, so a killed stack never blocks the
+next one. Several stacks live side by side under different names.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_sandbox.local.errors import StackRunningError
+
+
+def default_state_directory(name: str = "default") -> Path:
+    """`$AGENT_SANDBOX_STATE_DIR` if set, else `agent-sandbox/<name>` below `$XDG_STATE_HOME` (`~/.local/state`)."""
+    if explicit := os.environ.get("AGENT_SANDBOX_STATE_DIR"):
+        return Path(explicit)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "agent-sandbox" / name
+
+
+@dataclass(frozen=True)
+class StateDirectory:
+    """Paths inside a state directory. Nothing in it is readable for other users."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The objects of the API server."""
+        return self.root / "objects.db"
+
+    @property
+    def pki(self) -> Path:
+        """The stack's certificate authority and certificates."""
+        return self.root / "pki"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """What kubectl and client libraries connect with."""
+        return self.root / "kubeconfig"
+
+    @property
+    def admin_token(self) -> Path:
+        """The bearer token of the API server's administrator."""
+        return self.root / "admin.token"
+
+    @property
+    def router_token(self) -> Path:
+        """The credential of the router."""
+        return self.root / "router.token"
+
+    @property
+    def node(self) -> Path:
+        """What the node keeps: volumes, logs, records of its Pods."""
+        return self.root / "node"
+
+    @property
+    def log(self) -> Path:
+        """Output of a stack that runs in the background."""
+        return self.root / "stack.log"
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / "lock"
+
+    def create(self) -> None:
+        """Make the directory, closed to other users."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the directory for as long as the block runs.
+
+        Raises:
+            StackRunningError: another process owns it.
+        """
+        self.create()
+        with self._lock.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise StackRunningError(self.root, lock.read().strip()) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def owner(self) -> int | None:
+        """Process id of the running stack that owns this directory, or None."""
+        try:
+            with self._lock.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            text = self._lock.read_text().strip()
+            return int(text) if text.isdigit() else None
+        return None
+
+    def purge(self) -> None:
+        """Remove everything. Call it only while no stack owns the directory."""
+        shutil.rmtree(self.root, ignore_errors=False) if self.root.exists() else None

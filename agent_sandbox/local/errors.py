@@ -1,0 +1,48 @@
+"""What can go wrong with a local stack as a whole.
+
+LocalError
+├── StackRunningError   another process owns the state directory
+├── StackNotRunningError   nothing runs there
+├── StackFailedError    it stopped before it was ready
+└── PortInUseError      somebody else listens on a port of ours
+"""
+
+from pathlib import Path
+
+
+class LocalError(Exception):
+    """Base of the errors of the local stack."""
+
+
+class StackRunningError(LocalError):
+    """Another process owns the state directory; stop it first, or use another name."""
+
+    def __init__(self, directory: Path, owner: str) -> None:
+        super().__init__(
+            f"a stack already runs in {directory} (process {owner or 'unknown'}). "
+            "Stop it with `agent-sandbox local down`, or start another one beside it with `--name`."
+        )
+
+
+class StackNotRunningError(LocalError):
+    """Nothing runs in the state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"no stack runs in {directory}. Start one with `agent-sandbox local up`.")
+
+
+class StackFailedError(LocalError):
+    """The stack stopped before it was ready."""
+
+    def __init__(self, log: Path, last_lines: str) -> None:
+        super().__init__(f"the stack stopped before it was ready; the end of {log} says:\n{last_lines}")
+
+
+class PortInUseError(LocalError):
+    """Somebody else listens on a port that the stack wants."""
+
+    def __init__(self, what: str, port: int, option: str) -> None:
+        super().__init__(
+            f"port {port} of 127.0.0.1, wanted for {what}, is in use. "
+            f"Stop the process that holds it, or choose another port with `{option}` (0 takes a free one)."
+        )
