@@ -80,6 +80,13 @@ class Condition(ApiModel):
     message: str = Field(default="", max_length=32768, description="Why and what to do, as a sentence for people.")
 
 
+Conditions = Annotated[
+    list[Condition],
+    Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+]
+"""Conditions of an object, at most one of each type."""
+
+
 class LabelSelector(ApiModel):
     """Selects objects by their labels; both parts must hold."""
 

@@ -4,12 +4,20 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from agent_sandbox_api.meta import ApiModel, Condition, KubeModel, ObjectMeta, Time
+from agent_sandbox_api.meta import ApiModel, Conditions, KubeModel, ObjectMeta, Time
 from agent_sandbox_api.names import AGENTS_GROUP
 from agent_sandbox_api.pod_template import PodTemplate, VolumeClaimTemplate
 from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.rules import (
+    MAX_VOLUME_CLAIM_TEMPLATES,
+    NAME_CAN_BE_A_SERVICE,
+    VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE,
+    VOLUME_CLAIM_TEMPLATES_ARE_IMMUTABLE,
+    VOLUME_CLAIMS_HAVE_ROOM_FOR_THEIR_NAME,
+    validations,
+)
 from agent_sandbox_api.views import ConditionView, MetaView
 
 
@@ -23,9 +31,14 @@ class ShutdownPolicy(StrEnum):
 class SandboxSpec(ApiModel):
     """What the user wants."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(VOLUME_CLAIM_TEMPLATES_ARE_IMMUTABLE, VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE)
+    )
+
     pod_template: PodTemplate = Field(description="The Pod of this sandbox.")
     volume_claim_templates: list[VolumeClaimTemplate] | None = Field(
         default=None,
+        max_length=MAX_VOLUME_CLAIM_TEMPLATES,
         description="Volumes of this sandbox, mounted by the template's name. Immutable: create a new Sandbox instead.",
     )
     service: bool | None = Field(
@@ -48,7 +61,7 @@ class SandboxStatus(ApiModel):
         default=None, alias="serviceFQDN", description="DNS name of the sandbox's Service inside the cluster."
     )
     service: str | None = Field(default=None, description="Name of the sandbox's Service.")
-    conditions: list[Condition] | None = Field(default=None, description="Ready, Suspended, Finished and PodScheduled.")
+    conditions: Conditions | None = Field(default=None, description="Ready, Suspended, Finished and PodScheduled.")
     replicas: int | None = Field(default=None, ge=0, description="How many Pods exist: 0 or 1.")
     selector: str | None = Field(default=None, description="Label selector of the sandbox's Pod.")
     pod_ips: list[str] | None = Field(default=None, alias="podIPs", description="Addresses of the sandbox's Pod.")
@@ -57,6 +70,10 @@ class SandboxStatus(ApiModel):
 
 class Sandbox(KubeModel):
     """A computer for an agent: isolated, stateful, with a stable name."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(NAME_CAN_BE_A_SERVICE, VOLUME_CLAIMS_HAVE_ROOM_FOR_THEIR_NAME)
+    )
 
     api_version: Literal["agents.x-k8s.io/v1alpha1"] = "agents.x-k8s.io/v1alpha1"
     kind: Literal["Sandbox"] = "Sandbox"

@@ -4,12 +4,18 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from agent_sandbox_api.meta import ApiModel, Condition, EmbeddedMetadata, KubeModel, ObjectMeta, Time
+from agent_sandbox_api.meta import ApiModel, Conditions, EmbeddedMetadata, KubeModel, ObjectMeta, Time
 from agent_sandbox_api.names import EXTENSIONS_GROUP
 from agent_sandbox_api.pod_template import VolumeClaimTemplate
 from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.rules import (
+    MAX_VOLUME_CLAIM_TEMPLATES,
+    VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE,
+    VOLUME_CLAIMS_HAVE_ROOM_FOR_THEIR_NAME,
+    validations,
+)
 from agent_sandbox_api.views import ConditionView, MetaView
 
 
@@ -56,6 +62,8 @@ class EnvVar(ApiModel):
 class SandboxClaimSpec(ApiModel):
     """What the user wants."""
 
+    model_config = ConfigDict(json_schema_extra=validations(VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE))
+
     sandbox_template_ref: TemplateReference = Field(description="The template of the wanted sandbox.")
     warmpool: str | None = Field(
         default="default",
@@ -70,7 +78,9 @@ class SandboxClaimSpec(ApiModel):
         default=None, description="Environment variables, if the template allows them. They make the start cold."
     )
     volume_claim_templates: list[VolumeClaimTemplate] | None = Field(
-        default=None, description="Volumes of the claim's own, if the template allows them. They make the start cold."
+        default=None,
+        max_length=MAX_VOLUME_CLAIM_TEMPLATES,
+        description="Volumes of the claim's own, if the template allows them. They make the start cold.",
     )
 
 
@@ -84,13 +94,15 @@ class BoundSandbox(ApiModel):
 class SandboxClaimStatus(ApiModel):
     """What the controller observed."""
 
-    conditions: list[Condition] | None = Field(default=None, description="Ready and Finished.")
+    conditions: Conditions | None = Field(default=None, description="Ready and Finished.")
     sandbox_name: str | None = Field(default=None, description="Name of the claimed Sandbox.")
     sandbox: BoundSandbox | None = Field(default=None, description="The claimed Sandbox.")
 
 
 class SandboxClaim(KubeModel):
     """Gives its creator one Sandbox: a warm one from a pool if there is one, a fresh one otherwise."""
+
+    model_config = ConfigDict(json_schema_extra=validations(VOLUME_CLAIMS_HAVE_ROOM_FOR_THEIR_NAME))
 
     api_version: Literal["extensions.agents.x-k8s.io/v1alpha1"] = "extensions.agents.x-k8s.io/v1alpha1"
     kind: Literal["SandboxClaim"] = "SandboxClaim"

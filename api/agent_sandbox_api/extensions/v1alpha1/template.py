@@ -4,12 +4,14 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from agent_sandbox_api.meta import ApiModel, Condition, JsonObject, KubeModel, ObjectMeta
+from agent_sandbox_api.core_objects import EgressRuleObject, IngressRuleObject
+from agent_sandbox_api.meta import ApiModel, Conditions, KubeModel, ObjectMeta
 from agent_sandbox_api.names import EXTENSIONS_GROUP
 from agent_sandbox_api.pod_template import PodTemplate, VolumeClaimTemplate
 from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.rules import MAX_VOLUME_CLAIM_TEMPLATES, VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE, validations
 from agent_sandbox_api.views import ConditionView, MetaView
 
 
@@ -39,10 +41,10 @@ class VolumeClaimTemplatesPolicy(StrEnum):
 class NetworkPolicySpec(ApiModel):
     """Who may talk to the sandbox and whom it may talk to. An absent or empty list denies that direction."""
 
-    ingress: list[JsonObject] | None = Field(
+    ingress: list[IngressRuleObject] | None = Field(
         default=None, description="networking.k8s.io/v1 NetworkPolicyIngressRules. Empty denies all ingress."
     )
-    egress: list[JsonObject] | None = Field(
+    egress: list[EgressRuleObject] | None = Field(
         default=None, description="networking.k8s.io/v1 NetworkPolicyEgressRules. Empty denies all egress."
     )
 
@@ -50,9 +52,11 @@ class NetworkPolicySpec(ApiModel):
 class SandboxTemplateSpec(ApiModel):
     """What sandboxes made from this template look like."""
 
+    model_config = ConfigDict(json_schema_extra=validations(VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE))
+
     pod_template: PodTemplate = Field(description="The Pod of each sandbox.")
     volume_claim_templates: list[VolumeClaimTemplate] | None = Field(
-        default=None, description="Volumes of each sandbox."
+        default=None, max_length=MAX_VOLUME_CLAIM_TEMPLATES, description="Volumes of each sandbox."
     )
     service: bool | None = Field(
         default=None, description="Whether each sandbox has a headless Service. Unset means yes."
@@ -76,6 +80,7 @@ class SandboxTemplateSpec(ApiModel):
     )
     allowed_namespaces: list[str] | None = Field(
         default=None,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
         description="Other namespaces whose claims may use this template; '*' allows all. Unset allows none.",
     )
 
@@ -83,9 +88,7 @@ class SandboxTemplateSpec(ApiModel):
 class SandboxTemplateStatus(ApiModel):
     """What the controller observed."""
 
-    conditions: list[Condition] | None = Field(
-        default=None, description="NetworkPolicyReady: whether the policy stands."
-    )
+    conditions: Conditions | None = Field(default=None, description="NetworkPolicyReady: whether the policy stands.")
 
 
 class SandboxTemplate(KubeModel):

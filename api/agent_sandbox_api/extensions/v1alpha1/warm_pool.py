@@ -1,12 +1,12 @@
 """SandboxWarmPool: keeps sandboxes of one template running, so that a claim finds one ready."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from pydantic import Field
 
-from agent_sandbox_api.meta import ApiModel, Condition, KubeModel, ObjectMeta
+from agent_sandbox_api.meta import ApiModel, Conditions, KubeModel, ObjectMeta
 from agent_sandbox_api.names import EXTENSIONS_GROUP
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import ConditionView, MetaView
@@ -23,7 +23,7 @@ class UpdateStrategyType(StrEnum):
 class RollingUpdate(ApiModel):
     """How fast a rolling replacement goes."""
 
-    max_unavailable: int | str | None = Field(
+    max_unavailable: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^[0-9]+%$")] | None = Field(
         default=1, description="How many members may be missing at once: a number, or a percentage such as 25%."
     )
 
@@ -62,7 +62,7 @@ class SandboxWarmPoolStatus(ApiModel):
     ready_replicas: int | None = Field(default=None, ge=0, description="How many of them are Ready.")
     selector: str | None = Field(default=None, description="Label selector of the members' Pods, for the HPA.")
     observed_generation: int | None = Field(default=None, ge=0, description="The generation last acted upon.")
-    conditions: list[Condition] | None = Field(default=None, description="Ready and Progressing.")
+    conditions: Conditions | None = Field(default=None, description="Ready and Progressing.")
 
 
 class SandboxWarmPool(KubeModel):
