@@ -15,14 +15,6 @@ from pathlib import Path
 from agent_sandbox.local.errors import StackRunningError
 
 
-def default_state_directory(name: str = "default") -> Path:
-    """`$AGENT_SANDBOX_STATE_DIR` if set, else `agent-sandbox/<name>` below `$XDG_STATE_HOME` (`~/.local/state`)."""
-    if explicit := os.environ.get("AGENT_SANDBOX_STATE_DIR"):
-        return Path(explicit)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "agent-sandbox" / name
-
-
 @dataclass(frozen=True)
 class StateDirectory:
     """Paths inside a state directory. Nothing in it is readable for other users."""
@@ -105,4 +97,5 @@ class StateDirectory:
 
     def purge(self) -> None:
         """Remove everything. Call it only while no stack owns the directory."""
-        shutil.rmtree(self.root, ignore_errors=False) if self.root.exists() else None
+        if self.root.exists():
+            shutil.rmtree(self.root)

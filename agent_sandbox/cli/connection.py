@@ -1,0 +1,34 @@
+"""How a verb finds the API server that it talks to: a kubeconfig if one is named, else a running local stack, else kubeconfig."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from agent_sandbox.kube import KubeClient, connect
+from agent_sandbox.local.state import find_running_stack
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def connection_options(function: F) -> F:
+    """Add `--kubeconfig` and `--context` to a command."""
+    function = click.option("--context", help="Context of the kubeconfig. Default: its current one.")(function)
+    return click.option(
+        "--kubeconfig",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="KUBECONFIG",
+        help="Kubeconfig of the cluster. Default: $KUBECONFIG, else a running local stack, else ~/.kube/config.",
+    )(function)
+
+
+async def connect_for(kubeconfig: Path | None, context: str | None) -> KubeClient:
+    """Connect to the API server that the options mean.
+
+    Raises:
+        agent_sandbox.kube.ConfigError: there is none, or its configuration can't be used.
+    """
+    if kubeconfig is None and context is None and (stack := find_running_stack()) is not None:
+        return await connect(stack.kubeconfig)
+    return await connect(kubeconfig, context)

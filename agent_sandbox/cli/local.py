@@ -1,0 +1,171 @@
+"""`agent-sandbox local`: start, stop and look at the stack of one machine."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
+from agent_sandbox.local.directory import StateDirectory
+from agent_sandbox.local.errors import LocalError, StackNotRunningError
+from agent_sandbox.local.state import StackRecord, default_state_dir
+
+
+def _directory(name: str, state_dir: Path | None) -> StateDirectory:
+    return StateDirectory(state_dir or default_state_dir(name=name))
+
+
+def _stack_options(function: Any) -> Any:
+    function = click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where the stack keeps everything. Default: ~/.local/state/agent-sandbox/<name>.",
+    )(function)
+    return click.option(
+        "--name",
+        default="default",
+        show_default=True,
+        envvar="AGENT_SANDBOX_STACK",
+        help="Which stack: several live side by side.",
+    )(function)
+
+
+@click.group()
+def local() -> None:
+    """A whole Agent Sandbox on this machine: API server, node, controllers and router in one process.
+
+    \b
+    agent-sandbox local up --background
+    export KUBECONFIG=$(agent-sandbox local kubeconfig)
+    agent-sandbox local down
+    """
+
+
+@local.command()
+@_stack_options
+@click.option("-b", "--background", is_flag=True, help="Return when the stack is ready, and leave it running.")
+@click.option("--api-port", default=7443, show_default=True, help="Port of the API server on 127.0.0.1; 0 takes a free one.")
+@click.option("--router-port", default=7080, show_default=True, help="Port of the router on 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--unisolated",
+    is_flag=True,
+    help="Run sandboxes as ordinary processes where this machine allows no isolation. Their code can do what you can.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
+@log_level_option
+@log_format_option
+def up(
+    name: str,
+    state_dir: Path | None,
+    background: bool,
+    api_port: int,
+    router_port: int,
+    unisolated: bool,
+    quiet: bool,
+    log_level: str,
+    log_format: LogFormat,
+) -> None:
+    """Start the stack. Objects of an earlier run are there again, and their sandboxes start again.
+
+    In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time; a killed one leaves nothing
+    in the way.
+    """
+    from agent_sandbox.local.background import start_in_background
+    from agent_sandbox.local.stack import StackOptions
+
+    directory = _directory(name, state_dir)
+    options = StackOptions(
+        directory=directory, api_port=api_port, router_port=router_port, unisolated=unisolated
+    )
+    try:
+        if background:
+            record = start_in_background(
+                directory,
+                [
+                    "--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level,
+                    *(["--unisolated"] if unisolated else []),
+                ],
+            )  # fmt: skip
+            if not quiet:
+                _announce(name, record)
+        else:
+            configure_logging(log_level, log_format)
+            announce = (lambda record: None) if quiet else functools.partial(_announce, name)
+            _run_here(options, announce)
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run_here(options: Any, announce: Any) -> None:
+    from agent_sandbox.cli.controllers import run_controllers
+    from agent_sandbox.cli.eventloop import run_until_signalled
+    from agent_sandbox.local.stack import run_stack
+
+    ready = os.environ.pop("AGENT_SANDBOX_READY_FD", None)
+
+    def on_ready(record: StackRecord) -> None:
+        if ready is not None:
+            os.write(int(ready), b"ready\n")
+            os.close(int(ready))
+        announce(record)
+
+    run_until_signalled(functools.partial(run_stack, options, run_controllers=run_controllers, on_ready=on_ready))
+
+
+def _announce(name: str, record: StackRecord) -> None:
+    suffix = "" if name == "default" else f" --name {name}"
+    click.echo(f"The stack is ready: API server {record.api.url}, router {record.router.url}")
+    click.echo("Next:")
+    click.echo("  agent-sandbox apply -f config/samples")
+    click.echo(f"  export KUBECONFIG=$(agent-sandbox local kubeconfig{suffix})")
+    click.echo(f"  agent-sandbox local down{suffix}")
+
+
+@local.command()
+@_stack_options
+@click.option("--purge", is_flag=True, help="Also remove all objects, volumes and logs of the stack.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait before the stack is killed.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
+def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: bool) -> None:
+    """Stop the stack. Its objects stay for the next `up`, unless `--purge` is given."""
+    from agent_sandbox.local.background import stop
+
+    directory = _directory(name, state_dir)
+    stopped = stop(directory, timeout)
+    if purge:
+        from agent_sandbox.local.node import remove_leftovers
+
+        remove_leftovers(directory.node)
+        directory.purge()
+    if not quiet:
+        what = "stopped" if stopped else "was not running"
+        click.echo(f"The stack {what}{', and everything of it is removed' if purge else ''}.")
+
+
+@local.command()
+@_stack_options
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def status(name: str, state_dir: Path | None, output: str) -> None:
+    """Say whether the stack runs, where, and what is in it. Exit status 3 if it does not run."""
+    from agent_sandbox.cli.stack_status import describe, read_status
+
+    directory = _directory(name, state_dir)
+    facts = anyio.run(read_status, directory)
+    click.echo(json.dumps(facts, indent=2) if output == "json" else describe(facts))
+    if not facts["running"]:
+        raise SystemExit(3)
+
+
+@local.command()
+@_stack_options
+@click.option("--raw", is_flag=True, help="Print the kubeconfig itself instead of its path.")
+def kubeconfig(name: str, state_dir: Path | None, raw: bool) -> None:
+    """Print the path of the stack's kubeconfig, for KUBECONFIG."""
+    directory = _directory(name, state_dir)
+    if not directory.kubeconfig.exists():
+        raise click.ClickException(str(StackNotRunningError(directory.root)))
+    click.echo(directory.kubeconfig.read_text() if raw else str(directory.kubeconfig))
