@@ -1,0 +1,420 @@
+"""A SandboxClaim from its creation to its end, as its creator sees it.
+
+In: what sandbox is wanted. Out: the Sandbox that the cluster bound to the claim, or an error that says why there is
+none. A claim is written once and then watched from that write's resourceVersion, so no state is missed and nothing is
+polled. A condition that waiting cannot cure ends the wait at once.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import anyio
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
+from agent_sandbox_api.meta import format_time
+from agent_sandbox_api.names import (
+    ANNOTATION_CLIENT_FIRST_REQUESTED_AT,
+    CONDITION_READY,
+    LABEL_CREATED_BY,
+)
+from agent_sandbox_api.views import ConditionView, find_condition
+
+from agent_sandbox.kube import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    GoneError,
+    KubeClient,
+    KubeError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ServerError,
+    TooManyRequestsError,
+    TransportError,
+    UnreachableError,
+)
+from agent_sandbox.sdk.errors import (
+    SandboxClaimFailedError,
+    SandboxCleanupError,
+    SandboxConnectionError,
+    SandboxError,
+    SandboxGoneError,
+    SandboxNotFoundError,
+    SandboxOutcomeUnknownError,
+    SandboxPermissionError,
+    SandboxPodFailedError,
+    SandboxReadyTimeoutError,
+    SandboxRequestError,
+    SandboxTemplateNotFoundError,
+    SandboxWarmPoolNotFoundError,
+)
+
+CREATED_BY: Final = "python-client"
+ANNOTATION_OPERATION: Final = "client.agents.x-k8s.io/operation-id"
+"""Marks a claim as the product of one particular call, so that a create whose answer was lost can be recognised."""
+
+# Conditions of a claim that waiting does not cure.
+REFUSED_REASONS: Final = frozenset(
+    {
+        "ClaimExpired",
+        "EnvVarsInjectionRejected",
+        "InvalidMetadata",
+        "InvalidTemplate",
+        "SandboxExpired",
+        "TemplateNotAllowed",
+        "VolumeClaimTemplatesError",
+    }
+)
+# What kubelets call a container that cannot start, and how a Pod ends.
+POD_FAILURE_REASONS: Final = frozenset(
+    {
+        "ContainerCannotRun",
+        "ContainerFailed",
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "PodFailed",
+        "PodSucceeded",
+        "RunContainerError",
+        "StartError",
+    }
+)
+
+_CLEANUP_SECONDS: Final = 15.0
+_CREATE_SECONDS: Final = 30.0
+_WATCH_SECONDS: Final = 240
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """The sandbox that is wanted.
+
+    Attributes:
+        template_name: the SandboxTemplate to make it from.
+        namespace: where the claim and the sandbox live.
+        name: name of the claim; None makes one up.
+        template_namespace: namespace of the template if it is another one.
+        warmpool: ``default`` takes any pool of the template, ``none`` starts cold, else the name of a pool.
+        ttl: seconds until the claim expires and everything of it is deleted; None means never.
+        labels: labels of the claim.
+        annotations: annotations of the claim.
+        env: environment variables of the sandbox; the template must allow them, and they make the start cold.
+        pod_labels: labels to add to the Pod.
+        pod_annotations: annotations to add to the Pod.
+    """
+
+    template_name: str
+    namespace: str = "default"
+    name: str | None = None
+    template_namespace: str | None = None
+    warmpool: str | None = None
+    ttl: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def manifest(self, name: str, operation_id: str, now: datetime) -> dict[str, Any]:
+        """The SandboxClaim to create."""
+        template: dict[str, str] = {"name": self.template_name}
+        if self.template_namespace:
+            template["namespace"] = self.template_namespace
+        spec: dict[str, Any] = {"sandboxTemplateRef": template}
+        if self.warmpool is not None:
+            spec["warmpool"] = self.warmpool
+        if self.ttl is not None:
+            spec["lifecycle"] = {
+                "shutdownTime": format_time(expiry(now, self.ttl)),
+                "shutdownPolicy": "Delete",
+            }
+        if self.env:
+            spec["env"] = [{"name": key, "value": value} for key, value in self.env.items()]
+        pod_metadata = {"labels": dict(self.pod_labels), "annotations": dict(self.pod_annotations)}
+        if any(pod_metadata.values()):
+            spec["additionalPodMetadata"] = {key: value for key, value in pod_metadata.items() if value}
+        return {
+            "apiVersion": SANDBOX_CLAIMS.api_version,
+            "kind": SANDBOX_CLAIMS.kind,
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": {**self.labels, LABEL_CREATED_BY: CREATED_BY},
+                "annotations": {
+                    **self.annotations,
+                    ANNOTATION_CLIENT_FIRST_REQUESTED_AT: now.isoformat().replace("+00:00", "Z"),
+                    ANNOTATION_OPERATION: operation_id,
+                },
+            },
+            "spec": spec,
+        }
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The Sandbox that a claim holds."""
+
+    claim_name: str
+    namespace: str
+    claim_uid: str
+    sandbox_name: str
+    pod_ips: tuple[str, ...]
+
+
+def new_claim_name() -> str:
+    """A name that nobody else has, in the form that the Go project's clients use."""
+    return f"sandbox-claim-{secrets.token_hex(4)}"
+
+
+def expiry(now: datetime, ttl: float) -> datetime:
+    """``ttl`` seconds from now, rounded up to the whole second that Kubernetes times have."""
+    return (now + timedelta(seconds=ttl)).replace(microsecond=0) + timedelta(seconds=1)
+
+
+def judge(claim: SandboxClaimView) -> Binding | SandboxError | None:
+    """What a claim's status means to its creator: bound and Ready, hopeless, or (None) not decided yet."""
+    status = claim.status
+    ready = find_condition(status.conditions, CONDITION_READY)
+    if ready is None or ready.observed_generation not in {None, 0, claim.metadata.generation}:
+        return None
+    if ready.status == "True":
+        name = status.sandbox_name or (status.sandbox.name if status.sandbox else None) or claim.metadata.name
+        pod_ips = status.sandbox.pod_ips if status.sandbox else ()
+        return Binding(claim.metadata.name, claim.metadata.namespace, claim.metadata.uid, name, pod_ips)
+    return _hopeless(claim, ready)
+
+
+def _hopeless(claim: SandboxClaimView, ready: ConditionView) -> SandboxError | None:
+    where = f"SandboxClaim {claim.metadata.namespace}/{claim.metadata.name}"
+    match ready.reason:
+        case "TemplateNotFound":
+            return SandboxTemplateNotFoundError(
+                f"{ready.message or 'the SandboxTemplate does not exist'}. Create the template, or name another one"
+            )
+        case "WarmPoolNotFound":
+            return SandboxWarmPoolNotFoundError(
+                f"{ready.message or 'the SandboxWarmPool does not exist'}. Create the pool, or name another one"
+            )
+        case reason if reason in POD_FAILURE_REASONS:
+            return SandboxPodFailedError(
+                f"{where} cannot become ready: {reason}: {ready.message}",
+                reason=reason,
+                condition_message=ready.message,
+            )
+        case reason if reason in REFUSED_REASONS:
+            return SandboxClaimFailedError(
+                f"{where} was refused: {reason}: {ready.message}", reason=reason, condition_message=ready.message
+            )
+        case _:
+            return None
+
+
+async def create_claim(kube: KubeClient, request: ClaimRequest, *, now: datetime) -> SandboxClaimView:
+    """Write the claim, and know afterwards whether it exists.
+
+    The write is shielded from cancellation: a request cut off half-way would leave a claim that nobody knows of.
+    A lost answer is resolved by reading. Cancellation therefore takes effect at the caller's next checkpoint, where the
+    caller has the claim in hand and deletes it.
+
+    Raises:
+        SandboxError: the cluster refused the claim or cannot be reached.
+    """
+    name = request.name or new_claim_name()
+    operation_id = secrets.token_hex(8)
+    body = request.manifest(name, operation_id, now)
+    with anyio.move_on_after(_CREATE_SECONDS, shield=True):
+        while True:
+            try:
+                return await kube.create(SANDBOX_CLAIMS, body, request.namespace)
+            except OutcomeUnknownError:
+                claim = await _find_own(kube, request.namespace, name, operation_id)
+                if claim is not None:
+                    return claim
+            except AlreadyExistsError as error:
+                claim = await _find_own(kube, request.namespace, name, operation_id)
+                if claim is not None:
+                    return claim
+                raise explain(error, f"creating SandboxClaim {request.namespace}/{name}") from error
+            except KubeError as error:
+                raise explain(error, f"creating SandboxClaim {request.namespace}/{name}") from error
+            await anyio.sleep(_FIRST_PAUSE)
+    raise SandboxOutcomeUnknownError(
+        f"creating SandboxClaim {request.namespace}/{name}: the API server did not answer for {_CREATE_SECONDS:g} s. "
+        "The claim may exist"
+    )
+
+
+async def _find_own(kube: KubeClient, namespace: str, name: str, operation_id: str) -> SandboxClaimView | None:
+    try:
+        claim = await kube.get(SANDBOX_CLAIMS, name, namespace)
+    except (NotFoundError, TransportError):
+        return None
+    return claim if claim.metadata.annotations.get(ANNOTATION_OPERATION) == operation_id else None
+
+
+async def wait_until_bound(kube: KubeClient, claim: SandboxClaimView, *, timeout: float) -> Binding:
+    """Follow the claim until it is Ready.
+
+    Args:
+        kube: where it lives.
+        claim: the claim as it was last seen.
+        timeout: seconds.
+
+    Raises:
+        SandboxReadyTimeoutError: it took too long; the error carries the last Ready condition.
+        SandboxGoneError: somebody deleted the claim.
+        SandboxNotFoundError, SandboxClaimFailedError: a condition that waiting does not cure.
+    """
+    follower = ClaimFollower(kube, claim)
+    with anyio.move_on_after(timeout):
+        return await follower.until_bound()
+    ready = find_condition(follower.claim.status.conditions, CONDITION_READY)
+    last = f"its last condition is {ready.reason}: {ready.message}" if ready else "no controller has looked at it"
+    raise SandboxReadyTimeoutError(
+        f"SandboxClaim {claim.metadata.namespace}/{claim.metadata.name} did not become ready within {timeout:g} s; {last}",
+        reason=ready.reason if ready else "",
+        condition_message=ready.message if ready else "",
+    )
+
+
+class ClaimFollower:
+    """One watch on one claim, restarted when it ends, that keeps the newest state seen."""
+
+    def __init__(self, kube: KubeClient, claim: SandboxClaimView) -> None:
+        self.claim = claim
+        self._kube = kube
+        self._resource_version = claim.metadata.resource_version
+        self._pause = _FIRST_PAUSE
+
+    async def until_bound(self) -> Binding:
+        """Return the binding as soon as there is one; waits for ever."""
+        binding = self._decide()
+        while binding is None:
+            try:
+                binding = await self._watch()
+            except (GoneError, TransportError, ServerError, TooManyRequestsError) as error:
+                # 410: the resourceVersion is too old. The rest: the API server is away. Look at the claim anew.
+                if not isinstance(error, GoneError):
+                    await anyio.sleep(self._pause)
+                    self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+                await self._read()
+                binding = self._decide()
+            except KubeError as error:
+                raise explain(error, f"watching {self._describe()}") from error
+        return binding
+
+    def _decide(self) -> Binding | None:
+        verdict = judge(self.claim)
+        if isinstance(verdict, SandboxError):
+            raise verdict
+        return verdict
+
+    async def _watch(self) -> Binding | None:
+        """Follow the claim until it is decided, or (None) until the server ends the watch."""
+        meta = self.claim.metadata
+        async with self._kube.watch(
+            SANDBOX_CLAIMS,
+            meta.namespace,
+            resource_version=self._resource_version,
+            field_selector=f"metadata.name={meta.name}",
+            timeout_seconds=_WATCH_SECONDS,
+            read_timeout=_WATCH_SECONDS + 30.0,
+        ) as events:
+            async for event in events:
+                self._resource_version = event.resource_version or self._resource_version
+                self._pause = _FIRST_PAUSE
+                if event.view is None:
+                    continue
+                self._accept(event.view, deleted=event.type == "DELETED")
+                if (binding := self._decide()) is not None:
+                    return binding
+        return None
+
+    async def _read(self) -> None:
+        meta = self.claim.metadata
+        try:
+            claim = await self._kube.get(SANDBOX_CLAIMS, meta.name, meta.namespace)
+        except NotFoundError as error:
+            raise self._gone() from error
+        except (TransportError, ServerError, TooManyRequestsError):
+            return  # the next watch fails likewise and comes back here
+        except KubeError as error:
+            raise explain(error, f"reading {self._describe()}") from error
+        self._resource_version = claim.metadata.resource_version
+        self._accept(claim, deleted=False)
+
+    def _accept(self, claim: SandboxClaimView, *, deleted: bool) -> None:
+        if deleted or claim.metadata.uid != self.claim.metadata.uid:
+            raise self._gone()
+        self.claim = claim
+
+    def _describe(self) -> str:
+        return f"SandboxClaim {self.claim.metadata.namespace}/{self.claim.metadata.name}"
+
+    def _gone(self) -> SandboxGoneError:
+        return SandboxGoneError(f"{self._describe()} was deleted while its sandbox was awaited")
+
+
+async def delete_claim(kube: KubeClient, claim: SandboxClaimView, *, seconds: float = _CLEANUP_SECONDS) -> None:
+    """Delete the claim, even while the caller is being cancelled; one that is gone already is fine.
+
+    Raises:
+        SandboxCleanupError: it still exists, as far as we know.
+    """
+    meta = claim.metadata
+    failure: KubeError | None = None
+    with anyio.move_on_after(seconds, shield=True):
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await kube.delete(SANDBOX_CLAIMS, meta.name, meta.namespace, uid=meta.uid)
+            except (NotFoundError, ConflictError):
+                return  # gone, or another object carries the name by now
+            except (TransportError, ServerError, TooManyRequestsError) as error:
+                failure = error
+                await anyio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            except KubeError as error:
+                failure = error
+                break
+            else:
+                return
+    raise SandboxCleanupError(
+        f"SandboxClaim {meta.namespace}/{meta.name} could not be deleted and still exists: "
+        f"{failure or 'the API server did not answer in time'}. "
+        f"Delete it with: kubectl delete sandboxclaim {meta.name} -n {meta.namespace}"
+    ) from failure
+
+
+async def delete_after(kube: KubeClient, claim: SandboxClaimView, original: BaseException) -> None:
+    """Delete the claim because of an error on its way up; a failure to do so becomes a note on that error."""
+    try:
+        await delete_claim(kube, claim)
+    except SandboxCleanupError as error:
+        original.add_note(f"Besides, {error}")
+
+
+def explain(error: KubeError, doing: str) -> SandboxError:
+    """The SDK's error for an error of the API server's client."""
+    text = f"{doing}: {error}"
+    match error:
+        case UnreachableError():
+            return SandboxConnectionError(text)
+        case OutcomeUnknownError():
+            return SandboxOutcomeUnknownError(text)
+        case NotFoundError():
+            return SandboxNotFoundError(text)
+        case ApiError() if error.status in {401, 403}:
+            return SandboxPermissionError(text, status=error.status, detail=error.message, code=error.reason)
+        case ApiError():
+            return SandboxRequestError(text, status=error.status, detail=error.message, code=error.reason)
+        case _:
+            return SandboxError(text)
