@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from agent_sandbox_api.views import View
+from agent_sandbox_api.views import View, detach_raw, raw_fields, without_nulls
 
 V = TypeVar("V", bound=View)
 
@@ -61,13 +61,48 @@ class Resource(Generic[V]):
 
     @cached_property
     def decoder(self) -> "msgspec.json.Decoder[V]":
-        """Decodes one object of this kind from JSON bytes."""
+        """Decodes one object of this kind from JSON bytes. Most readers want ``decode``, which also tidies up."""
         return msgspec.json.Decoder(self.view)
+
+    @cached_property
+    def raw_paths(self) -> tuple[tuple[str, ...], ...]:
+        """Attribute paths of the parts that the view keeps as raw JSON."""
+        return tuple(raw_fields(self.view))
 
     def decode(self, data: bytes | msgspec.Raw) -> V:
         """Decode one object.
 
+        The view owns its memory: raw parts are copied out of ``data``, which may be a whole page of a list. Fields
+        that are ``null``, as some servers and clients write empty lists and maps, count as absent.
+
         Raises:
             msgspec.ValidationError: the JSON is not an object of this shape.
         """
-        return self.decoder.decode(data)
+        try:
+            view = self.decoder.decode(data)
+        except msgspec.ValidationError:
+            view = self.decoder.decode(self._cleaned(data))
+        for path in self.raw_paths:
+            detach_raw(view, path)
+        return view
+
+    def decode_list(self, data: bytes) -> tuple[list[V], ListMetaView]:
+        """Decode a list, or one page of it, into its objects and its metadata.
+
+        Raises:
+            msgspec.ValidationError: the JSON is not a list of objects of this shape.
+        """
+        page = _page_decoder.decode(data)
+        return [self.decode(item) for item in page.items or ()], page.metadata
+
+    def _cleaned(self, data: bytes | msgspec.Raw) -> bytes:
+        tree: Any = msgspec.json.decode(data)
+        return msgspec.json.encode(without_nulls(tree, self.view))
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw] | None = None
+    metadata: ListMetaView = ListMetaView()
+
+
+_page_decoder = msgspec.json.Decoder(_Page)

@@ -5,8 +5,9 @@ memory. Views are values: never change one, ask the server to. What a view does 
 (``msgspec.Raw``) or is dropped, as its class says.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
 
@@ -103,3 +104,49 @@ def raw_object(raw: msgspec.Raw | None) -> dict[str, Any]:
         return {}
     decoded: dict[str, Any] = msgspec.json.decode(raw)
     return decoded
+
+
+def raw_fields(view: type) -> Iterator[tuple[str, ...]]:
+    """Attribute paths, through nested structs, of a view's ``msgspec.Raw`` fields."""
+    for name, hint in get_type_hints(view).items():
+        for kind in (hint, *get_args(hint)):
+            if kind is msgspec.Raw:
+                yield (name,)
+            elif isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is hint:
+                for path in raw_fields(kind):
+                    yield (name, *path)
+
+
+def detach_raw(view: Any, path: tuple[str, ...]) -> None:
+    """Make a raw part own its bytes; as decoded it is a slice that keeps the whole received buffer alive.
+
+    Only for a view that was just decoded and that nobody else has seen: it is changed in place.
+    """
+    for name in path[:-1]:
+        view = getattr(view, name)
+    raw: msgspec.Raw | None = getattr(view, path[-1])
+    if raw is not None:
+        msgspec.structs.force_setattr(view, path[-1], raw.copy())
+
+
+def without_nulls(tree: Any, view: type) -> Any:
+    """A JSON object without the members that are ``null``, as deep as the view decodes; raw parts stay as they are."""
+    if not isinstance(tree, dict):
+        return tree
+    nested = {
+        field.encode_name: kind
+        for field in msgspec.structs.fields(view)
+        for kind in (field.type, *get_args(field.type))
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }
+    return {
+        key: (
+            [without_nulls(entry, nested[key]) for entry in value]
+            if key in nested and isinstance(value, list)
+            else without_nulls(value, nested[key])
+            if key in nested
+            else value
+        )
+        for key, value in tree.items()
+        if value is not None
+    }

@@ -1,0 +1,445 @@
+"""A typed client: a ``Resource`` and names go in, views come out.
+
+Every request has a deadline; a 429 is waited out as the server asks; there is no rate limit of our own, because API
+Priority and Fairness does that better. Errors are those of ``errors.py`` and nothing else. The next step is
+``agent_sandbox.runtime``: caches and controllers on top of this client.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Generic
+
+import anyio
+import msgspec
+
+from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.kube.errors import DecodeError, GoneError, OutcomeUnknownError, error_for, parse_retry_after
+from agent_sandbox.kube.patches import ApplyPatch, Body, Patch, wire
+from agent_sandbox.kube.transport import NO_QUERY, RawResponse, RawStream, Transport
+from agent_sandbox.kube.watch import WatchEvent, decode_event, split_lines
+from agent_sandbox_api.resource import Resource, V
+
+PAGE_SIZE: Final = 500
+"""Objects per page of a list, as client-go's pager: bounds what the server must hold in memory at once."""
+
+MAX_THROTTLED_RETRIES: Final = 10
+"""How often one request is repeated after 429 with Retry-After, as client-go."""
+
+
+class Propagation(StrEnum):
+    """What a delete does to dependants."""
+
+    BACKGROUND = "Background"
+    FOREGROUND = "Foreground"
+    ORPHAN = "Orphan"
+
+
+@dataclass(frozen=True)
+class ObjectList(Generic[V]):
+    """A list of one moment.
+
+    Attributes:
+        items: the objects.
+        resource_version: a watch from here misses nothing.
+        continue_token: names the next page; empty on the last.
+    """
+
+    items: list[V]
+    resource_version: str
+    continue_token: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The ``scale`` subresource: what autoscalers and ``kubectl scale`` read and write."""
+
+    replicas: int
+    observed_replicas: int
+    selector: str
+    resource_version: str
+
+
+class KubeClient:
+    """Reads and writes objects of one API server, uncached.
+
+    Flow: body or names → one HTTP request → view of the answer.
+    Guarantees: one call makes one effect at most; a request is repeated only where the server said that it was not
+        done (429) or that the credentials were old (401).
+    Assumptions: the transport keeps its promises about what was sent.
+    Caveats: views drop what they do not name; to change a whole object read it with ``get_object``.
+    Errors: ``KubeError`` and its children.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        field_manager: str = "agent-sandbox",
+        request_timeout: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """
+        Args:
+            transport: carries the requests; decorate it to observe or restrict them.
+            field_manager: the name under which server-side apply and managedFields know us.
+            request_timeout: seconds for one request and its answer, default 30 as kubectl's informal norm; too short
+                doubles work on a slow server, too long holds a worker.
+            clock: waits after a 429; the machine's by default.
+        """
+        self.transport = transport
+        self.field_manager = field_manager
+        self.request_timeout = request_timeout
+        self._clock = clock or SystemClock()
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self.transport.aclose()
+
+    # Reading
+
+    async def get(self, resource: Resource[V], name: str, namespace: str | None = None) -> V:
+        """Read one object."""
+        answer = await self.request("GET", resource.path(namespace, name))
+        return decode_object(resource, answer.body, f"GET {resource} {name}")
+
+    async def get_object(self, resource: Resource[Any], name: str, namespace: str | None = None) -> dict[str, Any]:
+        """Read one object as its whole JSON, for a read-modify-write that must keep unknown fields."""
+        answer = await self.request("GET", resource.path(namespace, name))
+        whole: dict[str, Any] = msgspec.json.decode(answer.body)
+        return whole
+
+    async def list(
+        self,
+        resource: Resource[V],
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE_SIZE,
+    ) -> ObjectList[V]:
+        """List all objects, in all namespaces if none is given, page by page to the end.
+
+        If a page's continuation has expired the list starts again in one piece.
+        """
+        items: list[V] = []
+        token = ""
+        while True:
+            try:
+                page = await self.list_page(
+                    resource,
+                    namespace,
+                    label_selector=label_selector,
+                    field_selector=field_selector,
+                    limit=limit,
+                    continue_token=token,
+                )
+            except GoneError:
+                if not token:
+                    raise
+                items, token, limit = [], "", 0
+                continue
+            items += page.items
+            token = page.continue_token
+            if not token:
+                return ObjectList(items, page.resource_version)
+
+    async def list_page(
+        self,
+        resource: Resource[V],
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE_SIZE,
+        continue_token: str = "",
+    ) -> ObjectList[V]:
+        """One page of a list; a limit of 0 asks for everything at once.
+
+        Raises:
+            GoneError: the continuation has expired; start again.
+        """
+        query = _selection(label_selector, field_selector)
+        if limit:
+            query["limit"] = str(limit)
+        if continue_token:
+            query["continue"] = continue_token
+        path = resource.path(namespace)
+        answer = await self.request("GET", path, query=query)
+        try:
+            items, metadata = resource.decode_list(answer.body)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(f"GET {path}: the list does not decode as {resource}: {error}") from error
+        return ObjectList(items, metadata.resource_version, metadata.continue_)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        resource: Resource[V],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        timeout_seconds: int,
+        read_timeout: float | None = None,
+        send_initial_events: bool = False,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[V]]]:
+        """Open a watch and iterate over its events, bookmarks included, until the server ends it.
+
+        Args:
+            resource: the kind.
+            namespace: one namespace, or None for all.
+            resource_version: changes after this version are sent.
+            label_selector: only matching objects.
+            field_selector: only matching objects.
+            timeout_seconds: after this the server ends the watch: it cannot go stale for ever.
+            read_timeout: longest silence in seconds before ``OutcomeUnknownError``; None trusts the connection.
+            send_initial_events: a streamed list: first every object as ADDED, then a bookmark whose
+                ``initial_events_end`` is set.
+
+        Raises:
+            GoneError: the version is too old (at once, or while iterating).
+            ApiError: the server refuses, or reports an error in the stream.
+            TransportError: the connection failed or fell silent.
+        """
+        query = _selection(label_selector, field_selector)
+        query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(timeout_seconds)}
+        if resource_version:
+            query["resourceVersion"] = resource_version
+        if send_initial_events:
+            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        path = resource.path(namespace)
+        name = f"WATCH {path}"
+        async with self.transport.stream("GET", path, query=query, read_timeout=read_timeout) as stream:
+            if stream.status != 200:
+                body = b"".join([chunk async for chunk in stream])
+                raise error_for(stream.status, body, stream.headers, name)
+            yield _events(resource, stream, name, read_timeout)
+
+    # Writing
+
+    async def create(self, resource: Resource[V], body: Body, namespace: str | None = None) -> V:
+        """Create an object; ``apiVersion``, ``kind`` and an absent namespace are filled in."""
+        content = complete(resource, wire(body))
+        path = resource.path(namespace or _metadata(content).get("namespace"))
+        answer = await self.request("POST", path, query=self._manager_query(), body=msgspec.json.encode(content))
+        return decode_object(resource, answer.body, f"POST {path}")
+
+    async def update(
+        self, resource: Resource[V], body: Body, namespace: str | None = None, *, subresource: str | None = None
+    ) -> V:
+        """Replace an object.
+
+        Raises:
+            ValueError: the body carries no ``metadata.resourceVersion``: it would overwrite what it has not seen.
+            ConflictError: the object changed since.
+        """
+        content = complete(resource, wire(body))
+        metadata = _metadata(content)
+        if not metadata.get("resourceVersion"):
+            raise ValueError(f"update of {resource} {metadata.get('name')}: metadata.resourceVersion is required")
+        path = resource.path(namespace or metadata.get("namespace"), metadata["name"], subresource)
+        answer = await self.request("PUT", path, query=self._manager_query(), body=msgspec.json.encode(content))
+        return decode_object(resource, answer.body, f"PUT {path}")
+
+    async def patch(
+        self,
+        resource: Resource[V],
+        name: str,
+        patch: Patch,
+        namespace: str | None = None,
+        *,
+        subresource: str | None = None,
+    ) -> V:
+        """Change part of an object, or apply it."""
+        query = self._manager_query()
+        if isinstance(patch, ApplyPatch):
+            patch = ApplyPatch(complete(resource, wire(patch.body)), force=patch.force)
+            if patch.force:
+                query["force"] = "true"
+        path = resource.path(namespace, name, subresource)
+        answer = await self.request("PATCH", path, query=query, body=patch.encode(), content_type=patch.content_type)
+        return decode_object(resource, answer.body, f"PATCH {path}")
+
+    async def delete(
+        self,
+        resource: Resource[V],
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        propagation: Propagation | None = None,
+        grace_period_seconds: int | None = None,
+    ) -> None:
+        """Delete exactly the object with this UID.
+
+        Raises:
+            NotFoundError: no object of that name exists.
+            ConflictError: the name belongs to another object, or the resourceVersion has moved on.
+        """
+        await self.delete_and_read(
+            resource,
+            name,
+            namespace,
+            uid=uid,
+            resource_version=resource_version,
+            propagation=propagation,
+            grace_period_seconds=grace_period_seconds,
+        )
+
+    async def delete_and_read(
+        self,
+        resource: Resource[V],
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        propagation: Propagation | None = None,
+        grace_period_seconds: int | None = None,
+    ) -> V | None:
+        """As ``delete``; returns the object while finalizers or a grace period keep it, None once it is gone."""
+        preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
+        options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation.value
+        if grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = grace_period_seconds
+        path = resource.path(namespace, name)
+        answer = await self.request("DELETE", path, body=msgspec.json.encode(options))
+        if msgspec.json.decode(answer.body, type=_Kind).kind == "Status":
+            return None
+        view = decode_object(resource, answer.body, f"DELETE {path}")
+        kept = view.metadata.finalizers or view.metadata.deletion_grace_period_seconds
+        return view if kept else None
+
+    # Scale
+
+    async def get_scale(self, resource: Resource[Any], name: str, namespace: str | None = None) -> Scale:
+        """Read the ``scale`` subresource."""
+        answer = await self.request("GET", resource.path(namespace, name, "scale"))
+        return _decode_scale(answer.body)
+
+    async def set_scale(self, resource: Resource[Any], name: str, replicas: int, namespace: str | None = None) -> Scale:
+        """Write the wanted number of replicas through the ``scale`` subresource."""
+        answer = await self.request(
+            "PATCH",
+            resource.path(namespace, name, "scale"),
+            query=self._manager_query(),
+            body=msgspec.json.encode({"spec": {"replicas": replicas}}),
+            content_type="application/merge-patch+json",
+        )
+        return _decode_scale(answer.body)
+
+    # The wire
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] = NO_QUERY,
+        body: bytes | None = None,
+        content_type: str | None = None,
+    ) -> RawResponse:
+        """Send any request; waits out 429 answers that name a time.
+
+        Raises:
+            ApiError: the answer's status is 400 or above.
+            TransportError: there was no answer.
+        """
+        if body is not None and content_type is None:
+            content_type = "application/json"
+        attempts_left = MAX_THROTTLED_RETRIES
+        while True:
+            answer = await self.transport.request(
+                method, path, query=query, body=body, content_type=content_type, timeout=self.request_timeout
+            )
+            if answer.status < 400:
+                return answer
+            pause = parse_retry_after(answer.headers)
+            if answer.status != 429 or pause is None or not attempts_left:
+                raise error_for(answer.status, answer.body, answer.headers, f"{method} {path}")
+            attempts_left -= 1
+            await self._clock.sleep(pause)
+
+    def _manager_query(self) -> dict[str, str]:
+        return {"fieldManager": self.field_manager}
+
+
+class _Kind(msgspec.Struct):
+    kind: str = ""
+
+
+class _ScaleSpec(msgspec.Struct):
+    replicas: int = 0
+
+
+class _ScaleStatus(msgspec.Struct):
+    replicas: int = 0
+    selector: str = ""
+
+
+class _ScaleMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _ScaleBody(msgspec.Struct):
+    metadata: _ScaleMeta = msgspec.field(default_factory=_ScaleMeta)
+    spec: _ScaleSpec = msgspec.field(default_factory=_ScaleSpec)
+    status: _ScaleStatus = msgspec.field(default_factory=_ScaleStatus)
+
+
+def _decode_scale(body: bytes) -> Scale:
+    scale = msgspec.json.decode(body, type=_ScaleBody)
+    return Scale(scale.spec.replicas, scale.status.replicas, scale.status.selector, scale.metadata.resource_version)
+
+
+def decode_object(resource: Resource[V], body: bytes, request: str) -> V:
+    """Decode the answer to a request.
+
+    Raises:
+        DecodeError: it is not an object of this kind.
+    """
+    try:
+        return resource.decode(body)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"{request}: the answer does not decode as {resource}: {error}") from error
+
+
+def complete(resource: Resource[Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body with ``apiVersion`` and ``kind``."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **content}
+
+
+def _metadata(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata: Mapping[str, Any] = content.get("metadata") or {}
+    return metadata
+
+
+def _selection(label_selector: str, field_selector: str) -> dict[str, str]:
+    query: dict[str, str] = {}
+    if label_selector:
+        query["labelSelector"] = label_selector
+    if field_selector:
+        query["fieldSelector"] = field_selector
+    return query
+
+
+async def _events(
+    resource: Resource[V], stream: RawStream, request: str, read_timeout: float | None
+) -> AsyncIterator[WatchEvent[V]]:
+    batches = aiter(split_lines(aiter(stream)))
+    while True:
+        try:
+            with anyio.fail_after(read_timeout):
+                lines = await anext(batches, None)
+        except TimeoutError as error:
+            raise OutcomeUnknownError(f"{request}: nothing arrived for {read_timeout} s; open a new watch") from error
+        if lines is None:
+            return
+        for line in lines:
+            yield decode_event(resource, line, request)

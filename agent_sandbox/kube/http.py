@@ -1,0 +1,182 @@
+"""The transport over sockets: aiohttp with prebuilt headers and bodies of bytes.
+
+Measured against the alternatives in docs of performance: five times the requests per CPU second of
+kubernetes_asyncio's client, because nothing is built twice and nothing is decoded that nobody reads.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from yarl import URL
+
+from agent_sandbox.kube.credentials import Credentials, StaticToken
+from agent_sandbox.kube.errors import OutcomeUnknownError, TransportError, UnreachableError
+from agent_sandbox.kube.transport import NO_QUERY, RawResponse, target_of
+
+POOL_SIZE: Final = 64
+"""Connections for requests. A burst on a cold unlimited pool pays a TLS handshake per request; 64 was measured best."""
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds to a connected socket. Shorter than any request timeout, so that a dead address is told from a slow
+server.
+"""
+
+_CHUNK: Final = 1 << 18
+
+
+class AiohttpTransport:
+    """Speaks HTTP/1.1 to one API server. Watches have connections of their own and never starve requests."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | None = None,
+        user_agent: str = "agent-sandbox",
+        pool_size: int = POOL_SIZE,
+    ) -> None:
+        """
+        Args:
+            url: the server, for example ``https://127.0.0.1:6443``; a path in it is a prefix.
+            credentials: gives the Authorization header.
+            tls: trust and client certificate; the system's trust by default.
+            user_agent: how the server's audit log knows us.
+            pool_size: most connections for requests at once.
+        """
+        parsed = URL(url)
+        self.host = parsed.authority
+        self._base = url.rstrip("/")
+        self._credentials = credentials or StaticToken(None)
+        self._tls = tls
+        self._pool_size = pool_size
+        self._headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        self._requests: aiohttp.ClientSession | None = None
+        self._watches: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] = NO_QUERY,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        timeout: float | None = None,
+    ) -> RawResponse:
+        """Send one request and read the whole answer; on 401 once more with fresh credentials."""
+        session = self._request_session()
+        url = URL(self._base + target_of(path, query), encoded=True)
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        refreshed = False
+        while True:
+            headers = await self._request_headers(content_type)
+            try:
+                async with session.request(
+                    method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+                ) as answer:
+                    if answer.status == 401 and not refreshed and await self._credentials.refresh():
+                        refreshed = True
+                        continue
+                    return RawResponse(answer.status, answer.headers, await answer.read())
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _no_answer(error, f"{method} {self._base}{path}", timeout) from error
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
+    ) -> AsyncIterator["_Stream"]:
+        """Send one request and hand out its answer while it arrives."""
+        session = self._watch_session()
+        url = URL(self._base + target_of(path, query), encoded=True)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
+        name = f"{method} {self._base}{path}"
+        answer = await self._open(session, method, url, limits, name)
+        if answer.status == 401 and await self._credentials.refresh():
+            answer.close()
+            answer = await self._open(session, method, url, limits, name)
+        try:
+            yield _Stream(answer, name, read_timeout)
+        finally:
+            answer.close()
+
+    async def _open(
+        self, session: aiohttp.ClientSession, method: str, url: URL, limits: aiohttp.ClientTimeout, name: str
+    ) -> aiohttp.ClientResponse:
+        headers = await self._request_headers(None)
+        try:
+            return await session.request(method, url, headers=headers, timeout=limits, allow_redirects=False)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _no_answer(error, name, limits.sock_read) from error
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way end in ``OutcomeUnknownError``."""
+        for session in (self._requests, self._watches):
+            if session is not None:
+                await session.close()
+        self._requests = self._watches = None
+
+    async def _request_headers(self, content_type: str | None) -> dict[str, str]:
+        headers = dict(self._headers)
+        authorization = await self._credentials.authorization()
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        return headers
+
+    # Sessions belong to a loop, so they are made by the first request and not by the constructor.
+
+    def _request_session(self) -> aiohttp.ClientSession:
+        if self._requests is None:
+            self._requests = self._session(self._pool_size)
+        return self._requests
+
+    def _watch_session(self) -> aiohttp.ClientSession:
+        if self._watches is None:
+            self._watches = self._session(0)
+        return self._watches
+
+    def _session(self, limit: int) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=limit, ssl=self._tls if self._tls is not None else True)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_CHUNK, raise_for_status=False
+        )
+
+
+class _Stream:
+    def __init__(self, answer: aiohttp.ClientResponse, name: str, read_timeout: float | None) -> None:
+        self.status = answer.status
+        self.headers: Mapping[str, str] = answer.headers
+        self._answer = answer
+        self._name = name
+        self._read_timeout = read_timeout
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._answer.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _no_answer(error, self._name, self._read_timeout) from error
+
+
+def _no_answer(error: Exception, request: str, timeout: float | None) -> TransportError:
+    """Tell what certainly never left from what may have arrived."""
+    # A connector error comes before the first byte of the request; a connect timeout as well.
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return UnreachableError(f"{request}: cannot connect: {error}; is the server running and the address right?")
+    if isinstance(error, TimeoutError):
+        return OutcomeUnknownError(f"{request}: no answer within {timeout} s")
+    return OutcomeUnknownError(f"{request}: the connection broke before the answer: {type(error).__name__} {error}")
