@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-version=$(awk '$1 == "require" && $2 == "k8s.io/kubernetes" {print $3} $1 == "k8s.io/kubernetes" && NF == 2 {print $2}' go.mod)
-etcd_version=$(awk '$1 == "go.etcd.io/etcd/server/v3" && NF >= 2 {print $2}' go.mod)
+pinned() { awk -v module="$1" '$1 == module && $2 ~ /^v[0-9]/ {print $2}' go.mod; }
+version=$(pinned k8s.io/kubernetes)
+etcd_version=$(pinned go.etcd.io/etcd/server/v3)
 assets=${XDG_CACHE_HOME:-$HOME/.cache}/agent-sandbox/kube/$version
 programs=(etcd kube-apiserver kubectl kube-controller-manager)
 declare -A packages=(
