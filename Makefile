@@ -51,6 +51,10 @@ run: ## Run the controllers here, against the cluster of the current kubeconfig.
 	@hack/setup.sh run
 	$(BIN)/agent-sandbox manager
 
+.PHONY: manifests
+manifests: setup ## Generate the CRDs (and what else comes from the models).
+	$(BIN)/python hack/generate_crds.py
+
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.
 	$(BIN)/python -m build --outdir dist .

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import click
+import msgspec
 
 from agent_sandbox.cli.connection import connect_for, connection_options
 from agent_sandbox.cli.manifests import Manifest, read_manifests
@@ -18,7 +19,9 @@ FIELD_MANAGER = "agent-sandbox-apply"
 
 
 @click.command()
-@click.option("-f", "--filename", "sources", multiple=True, required=True, help="File, folder, or - for standard input.")
+@click.option(
+    "-f", "--filename", "sources", multiple=True, required=True, help="File, folder, or - for standard input."
+)
 @click.option("-n", "--namespace", default="default", show_default=True, help="For objects that name none.")
 @click.option("--wait", is_flag=True, help="Wait until the applied sandboxes, claims and pools are Ready.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds that --wait waits.")
@@ -59,13 +62,13 @@ async def _apply_all(
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
-    client = await connect_for(kubeconfig, context)
+    client = await connect_for(kubeconfig, context, field_manager=FIELD_MANAGER)
     try:
         applied: list[tuple[Resource[MetaOnlyView], MetaView]] = []
         for manifest in manifests:
             resource = await find_resource(client, manifest["apiVersion"], manifest["kind"])
             home = manifest["metadata"].get("namespace", namespace) if resource.namespaced else None
-            patch = ApplyPatch(manifest, force=True, field_manager=FIELD_MANAGER)
+            patch = ApplyPatch(manifest, force=True)
             view = await client.patch(resource, manifest["metadata"]["name"], patch, home)
             say(f"{resource.kind.lower()}/{view.metadata.name} applied")
             applied.append((resource, view.metadata))
@@ -84,7 +87,7 @@ async def find_resource(client: KubeClient, api_version: str, kind: str) -> Reso
     group, _, version = api_version.rpartition("/")
     path = f"/apis/{api_version}" if group else f"/api/{version}"
     try:
-        served = (await client.get_path(path)).get("resources", [])
+        served = msgspec.json.decode((await client.request("GET", path)).body).get("resources", [])
     except NotFoundError:
         served = []
     for entry in served:

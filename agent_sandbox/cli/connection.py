@@ -1,4 +1,4 @@
-"""How a verb finds the API server that it talks to: a kubeconfig if one is named, else a running local stack, else kubeconfig."""
+"""How a verb finds its API server: the kubeconfig that is named, else a running local stack, else the usual places."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from agent_sandbox.kube import KubeClient, connect
+from agent_sandbox.kube import KubeClient, connect, connect_to
 from agent_sandbox.local.state import find_running_stack
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,12 +23,15 @@ def connection_options(function: F) -> F:
     )(function)
 
 
-async def connect_for(kubeconfig: Path | None, context: str | None) -> KubeClient:
+async def connect_for(
+    kubeconfig: Path | None, context: str | None, *, field_manager: str = "agent-sandbox"
+) -> KubeClient:
     """Connect to the API server that the options mean.
 
     Raises:
         agent_sandbox.kube.ConfigError: there is none, or its configuration can't be used.
     """
     if kubeconfig is None and context is None and (stack := find_running_stack()) is not None:
-        return await connect(stack.kubeconfig)
-    return await connect(kubeconfig, context)
+        api = stack.api
+        return await connect_to(api.url, token_file=api.token_file, ca_file=api.ca_file, field_manager=field_manager)
+    return await connect(kubeconfig, context, field_manager=field_manager)

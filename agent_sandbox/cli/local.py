@@ -48,8 +48,12 @@ def local() -> None:
 @local.command()
 @_stack_options
 @click.option("-b", "--background", is_flag=True, help="Return when the stack is ready, and leave it running.")
-@click.option("--api-port", default=7443, show_default=True, help="Port of the API server on 127.0.0.1; 0 takes a free one.")
-@click.option("--router-port", default=7080, show_default=True, help="Port of the router on 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--api-port", default=7443, show_default=True, help="Port of the API server on 127.0.0.1; 0 takes a free one."
+)
+@click.option(
+    "--router-port", default=7080, show_default=True, help="Port of the router on 127.0.0.1; 0 takes a free one."
+)
 @click.option(
     "--unisolated",
     is_flag=True,
@@ -78,9 +82,7 @@ def up(
     from agent_sandbox.local.stack import StackOptions
 
     directory = _directory(name, state_dir)
-    options = StackOptions(
-        directory=directory, api_port=api_port, router_port=router_port, unisolated=unisolated
-    )
+    options = StackOptions(directory=directory, api_port=api_port, router_port=router_port, unisolated=unisolated)
     try:
         if background:
             record = start_in_background(

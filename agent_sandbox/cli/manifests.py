@@ -48,7 +48,9 @@ def _objects(name: str, text: str) -> list[Manifest]:
         items = document.get("items", [document]) if isinstance(document, dict) else [document]
         for item in items:
             if not (isinstance(item, dict) and item.get("apiVersion") and item.get("kind")):
-                raise click.ClickException(f"{name} holds something without apiVersion and kind: it is no Kubernetes object")
+                raise click.ClickException(
+                    f"{name} holds something without apiVersion and kind: it is no Kubernetes object"
+                )
             if not (item.get("metadata") or {}).get("name"):
                 raise click.ClickException(f"{name}: a {item['kind']} has no metadata.name")
             objects.append(item)
