@@ -52,8 +52,13 @@ run: ## Run the controllers here, against the cluster of the current kubeconfig.
 	$(BIN)/agent-sandbox manager
 
 .PHONY: manifests
-manifests: setup ## Generate the CRDs (and what else comes from the models).
+manifests: setup ## Generate the CRDs, the API reference and RBAC from the code.
 	$(BIN)/python hack/generate_crds.py
+	$(BIN)/python hack/generate_api_docs.py
+
+.PHONY: kube-assets
+kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against; needs Go.
+	@hack/kube/build.sh
 
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.

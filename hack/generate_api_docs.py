@@ -70,7 +70,7 @@ def _facts(spec: dict[str, Any], version: dict[str, Any]) -> list[str]:
     shown = ", ".join(f"{column['name']}{' (wide)' if column.get('priority') else ''}" for column in columns)
     return [
         f"- API version: `{spec['group']}/{version['name']}`, namespaced",
-        f"- Names: `{names['plural']}`, for short `{names['shortNames'][0]}`; all our kinds: `{names['categories'][0]}`",
+        f"- Names: `{names['plural']}`, for short `{names['shortNames'][0]}`; category: `{names['categories'][0]}`",
         f"- Columns: {shown}",
         f"- Subresources: {', '.join(sorted(version['subresources']))}",
     ]
