@@ -1,0 +1,171 @@
+"""The daemon as an aiohttp application: composes the parts, guards every request, serves until it is told to stop."""
+
+import hmac
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from aiohttp import web
+
+from agent_sandbox.sandboxd.confine import Confinement
+from agent_sandbox.sandboxd.environment import command_environment, inherited_environment
+from agent_sandbox.sandboxd.errors import SandboxdError, UnauthenticatedError
+from agent_sandbox.sandboxd.execution import Executor
+from agent_sandbox.sandboxd.legacy import LegacyApi
+from agent_sandbox.sandboxd.options import SandboxdOptions
+from agent_sandbox.sandboxd.reaper import Reaper
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SERVER_NAME: Final = "agent-sandbox-sandboxd"
+WIRE_VERSION: Final = "1"
+OPEN_PATHS: Final = frozenset({"/", "/healthz"})
+"""What a probe may ask without a token."""
+
+
+class Daemon:
+    """Everything behind the application, alive between start and clean-up.
+
+    Attributes:
+        stopping: True once the daemon was told to stop.
+    """
+
+    def __init__(self, options: SandboxdOptions) -> None:
+        self.options = options
+        self.stopping = False
+        self._token = _read_token(options.token_file)
+        options.root.mkdir(parents=True, exist_ok=True)
+        roots = (options.root, *(root for root in options.allowed_roots if root.is_dir()))
+        self.confinement = Confinement(roots)
+        self.environment = command_environment(
+            inherited_environment(), own_variables=options.own_variables, home=str(options.root)
+        )
+        self.executor = Executor(
+            max_output=options.max_output_bytes, max_running=options.max_processes, ttl=options.operation_ttl
+        )
+
+    def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin to accept commands; must run on the event loop."""
+        self.reaper = Reaper(init=os.getpid() == 1 if self.options.init is None else self.options.init)
+        self.executor.start(tasks, self.reaper)
+
+    async def stop(self) -> None:
+        """Refuse new commands, end the running ones."""
+        self.stopping = True
+        await self.executor.stop(self.options.shutdown_grace)
+
+    def close(self) -> None:
+        """Let go of the processes that still run."""
+        self.reaper.close()
+
+    def authorise(self, request: web.Request) -> None:
+        """Let a request in.
+
+        Raises:
+            UnauthenticatedError: a token is configured and the request does not carry it.
+        """
+        if self._token is None or request.path in OPEN_PATHS:
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+            raise UnauthenticatedError("this sandbox wants 'Authorization: Bearer <token>' with its own token")
+
+
+DAEMON: Final = web.AppKey("daemon", Daemon)
+
+
+def create_app(options: SandboxdOptions, tasks: anyio.abc.TaskGroup) -> web.Application:
+    """Build the application; must run on the event loop.
+
+    Args:
+        tasks: where commands are waited for. It must outlive the application's last request.
+
+    Raises:
+        OSError: the root cannot be made, or the token file cannot be read.
+        ValueError: the token file is empty.
+    """
+    daemon = Daemon(options)
+    daemon.start(tasks)
+    app = web.Application(middlewares=[_guard], client_max_size=options.max_body_bytes)
+    app[DAEMON] = daemon
+    legacy = LegacyApi(options, daemon.confinement, daemon.executor, daemon.environment)
+    app.router.add_routes([web.get("/healthz", _healthz), *legacy.routes()])
+    app.on_response_prepare.append(_sign)
+    return app
+
+
+async def serve(
+    options: SandboxdOptions, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; reports the bound port once requests are accepted.
+
+    Raises:
+        OSError: the address is in use or not this machine's.
+    """
+    async with anyio.create_task_group() as tasks:
+        app = create_app(options, tasks)
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, options.host, options.port, backlog=1024)
+            await site.start()
+            port: int = runner.addresses[0][1]
+            task_status.started(port)
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await app[DAEMON].stop()
+                await runner.cleanup()
+            tasks.cancel_scope.cancel()
+            app[DAEMON].close()
+
+
+async def serve_until_signalled(options: SandboxdOptions) -> None:
+    """Serve until SIGTERM or SIGINT; commands get the signal too and then a grace."""
+    async with anyio.create_task_group() as tasks:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            port = await tasks.start(serve, options)
+            logger.info("sandboxd serves %s on %s:%s", options.root, options.host, port)
+            async for number in signals:
+                logger.info("sandboxd stops: %s", signal.Signals(number).name)
+                break
+            tasks.cancel_scope.cancel()
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        request.app[DAEMON].authorise(request)
+        return await handler(request)
+    except SandboxdError as error:
+        return web.json_response({"code": error.code, "message": str(error)}, status=error.status)
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER_NAME
+    response.headers["X-Sandboxd-Version"] = WIRE_VERSION
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    if request.app[DAEMON].stopping:
+        return web.json_response({"status": "stopping"}, status=503)
+    return web.json_response({"status": "ok"})
+
+
+def _read_token(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    token = path.read_bytes().strip()
+    if not token:
+        raise ValueError(f"the token file {path} is empty")
+    return token
