@@ -91,9 +91,7 @@ def main() -> None:
         with stages.stage("remove everything"):
             agent_sandbox("local", "down", *STACK, "--purge", "--quiet")
     stages.report()
-    say(
-        f"\nDone in {time.perf_counter() - began:.1f} s. Next: agent-sandbox local up --help, or README.md, “Five minutes”."
-    )
+    say(f"\nDone in {time.perf_counter() - began:.1f} s. Next: README.md, “Five minutes”.")
 
 
 if __name__ == "__main__":
