@@ -1,0 +1,174 @@
+"""The command line that puts a container behind its walls.
+
+A pure room: in goes a description of one container, out come the arguments of ``bwrap``. They are handed over through a
+descriptor (``--args``), because a command line can be read by every user of the machine and an environment may hold
+secrets; for the same reason, and so that nothing a Pod sets can steer bwrap itself, bwrap's own environment is empty.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from agent_sandbox.local.node.images import OWN_DIRECTORY
+from agent_sandbox.local.node.rootfs import RootFiles
+
+ARGS_FD: Final = 10
+SECCOMP_FD: Final = 11
+INFO_FD: Final = 12
+FIRST_MOUNT_FD: Final = 20
+
+MAX_HOSTNAME: Final = 63
+_MASKED_PROC: Final = ("kcore", "keys", "key-users", "latency_stats", "timer_list", "sched_debug")
+_ETC_FROM_HOST: Final = (
+    "alternatives",
+    "ca-certificates",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+)
+_MIB: Final = 1 << 20
+_TMP_BYTES: Final = 1024 * _MIB
+_SMALL_TMPFS_BYTES: Final = 64 * _MIB
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host directory or file shown in a container.
+
+    Attributes:
+        source: path on the host, as the helper's processes see it.
+        target: absolute path inside.
+        read_only: whether writing is forbidden.
+    """
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What differs between machines: which of bwrap's newer options it has.
+
+    Attributes:
+        bwrap: path of the program.
+        disable_userns: it can forbid nested user namespaces (0.8 and later); older ones leave that to seccomp.
+        tmpfs_size: it can bound a tmpfs (0.7 and later).
+    """
+
+    bwrap: str = "/usr/bin/bwrap"
+    disable_userns: bool = True
+    tmpfs_size: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """One container as bwrap needs to know it."""
+
+    hostname: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    workdir: str
+    mounts: Sequence[Mount] = ()
+    uid: int = 1000
+    gid: int = 1000
+    memory_mounts: Mapping[str, int] = field(default_factory=dict)
+    """Directories in memory: path inside to size in bytes."""
+    read_only_root: bool = True
+
+
+@lru_cache(maxsize=1)
+def _system_arguments() -> tuple[str, ...]:
+    """The read-only system, as this machine lays it out (merged /usr or not)."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    # Named here, because bwrap gives the parents that it makes by itself to their owner alone.
+    for path in ("/etc", "/etc/pki", "/etc/pki/tls", "/etc/ssl", "/home", "/opt", OWN_DIRECTORY, "/srv", "/var"):
+        arguments += ["--dir", path]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = Path("/", name)
+        if path.is_symlink():
+            arguments += ["--symlink", os.readlink(path), f"/{name}"]
+        elif path.is_dir():
+            arguments += ["--ro-bind", f"/{name}", f"/{name}"]
+    for name in _ETC_FROM_HOST:
+        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return tuple(arguments)
+
+
+@lru_cache(maxsize=1)
+def _proc_arguments() -> tuple[str, ...]:
+    masks: list[str] = []
+    for name in _MASKED_PROC:
+        if Path("/proc", name).exists():
+            masks += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    if Path("/proc/scsi").is_dir():
+        masks += ["--tmpfs", "/proc/scsi", "--remount-ro", "/proc/scsi"]
+    return ("--proc", "/proc", *masks)
+
+
+def _tmpfs(walls: Walls, path: str, size: int, mode: str) -> list[str]:
+    bound = ["--size", str(size)] if walls.tmpfs_size else []
+    return ["--perms", mode, *bound, "--tmpfs", path]
+
+
+def _mount_arguments(mounts: Sequence[Mount]) -> list[str]:
+    # Parents before children, whatever the order in which they were declared.
+    ordered = sorted(mounts, key=lambda mount: mount.target.rstrip("/").count("/"))
+    arguments: list[str] = []
+    for mount in ordered:
+        arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
+    return arguments
+
+
+def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[str]:
+    """bwrap's options for one container, without the command itself.
+
+    Args:
+        walls: what this machine's bwrap can do.
+        box: the container.
+        root: the root file system; its directories are shown as ``runtime`` and ``python`` in ``tree``.
+        tree: where the helper shows host directories.
+    """
+    arguments = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    arguments += ["--hostname", box.hostname[:MAX_HOSTNAME], *_system_arguments(), *_proc_arguments(), "--dev", "/dev"]
+    arguments += _tmpfs(walls, "/dev/shm", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
+    arguments += ["--remount-ro", "/dev"]
+    arguments += _tmpfs(walls, "/tmp", _TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
+    arguments += _tmpfs(walls, "/run", _SMALL_TMPFS_BYTES, "0755")
+    arguments += _tmpfs(walls, "/var/tmp", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
+    runtime = tree / "runtime" / root.directory.name
+    arguments += ["--ro-bind", str(runtime / "bin"), f"{OWN_DIRECTORY}/bin"]
+    arguments += ["--ro-bind", str(runtime / "lib"), f"{OWN_DIRECTORY}/lib"]
+    if root.python_prefix is not None:
+        arguments += ["--ro-bind", str(tree / "python"), f"{OWN_DIRECTORY}/python"]
+    for name in ("passwd", "group", "nsswitch.conf"):
+        arguments += ["--ro-bind", str(runtime / "etc" / name), f"/etc/{name}"]
+    for path, size in sorted(box.memory_mounts.items()):
+        arguments += _tmpfs(walls, path, size, "0777")
+    arguments += _mount_arguments(box.mounts)
+    if box.read_only_root:
+        arguments += ["--remount-ro", "/"]
+    arguments += ["--chdir", box.workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]
+    for name, value in box.env.items():
+        arguments += ["--setenv", name, value]
+    arguments += ["--cap-drop", "ALL"]
+    if walls.disable_userns:
+        arguments.append("--disable-userns")
+    arguments += ["--seccomp", str(SECCOMP_FD), "--info-fd", str(INFO_FD)]
+    return [*arguments, "--die-with-parent", "--new-session", "--as-pid-1"]
+
+
+def box_command(walls: Walls, box: Box) -> list[str]:
+    """What the process list of the machine shows: bwrap and the container's command, nothing of its environment."""
+    return [walls.bwrap, "--args", str(ARGS_FD), "--", *box.argv]

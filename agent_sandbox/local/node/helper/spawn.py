@@ -1,0 +1,163 @@
+"""Starts processes in Pods: new containers in a Pod's network, and commands inside a running container."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from agent_sandbox.local.node.helper import linux
+
+_CONTAINER_NAMESPACES = (
+    linux.CLONE_NEWNS
+    | linux.CLONE_NEWPID
+    | linux.CLONE_NEWIPC
+    | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWCGROUP
+    | linux.CLONE_NEWNET
+)
+
+START_FAILED = 128
+"""Exit code of a command that could not be started, as container runtimes report it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to start, and with which descriptors.
+
+    Attributes:
+        argv: path and arguments; the path is looked up in PATH of ``env`` when it has no slash.
+        env: the whole environment.
+        fds: pairs of a descriptor and the number it gets in the program; everything else is closed.
+        cwd: where it starts, or None for where the helper is.
+        cgroups: ``cgroup.procs`` files to join first.
+    """
+
+    argv: Sequence[str]
+    env: dict[str, str]
+    fds: Sequence[tuple[int, int]]
+    cwd: str | None = None
+    cgroups: Sequence[str] = field(default=())
+
+
+def start(program: Program, *, netns: int | None, uid: int | None) -> int:
+    """Start a program in a network namespace, as the leader of its own session.
+
+    Args:
+        program: what to start.
+        netns: descriptor of the network namespace, or None for the helper's own.
+        uid: the user and group to become first, without any other group; None to stay who we are.
+
+    Returns:
+        Its process id.
+
+    Raises:
+        OSError: a step before or at exec failed.
+    """
+
+    def prepare() -> None:
+        _join(program.cgroups)
+        os.setsid()
+        if netns is not None:
+            linux.setns(netns, linux.CLONE_NEWNET)
+        if uid is not None:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        linux.die_with_parent(signal.SIGKILL)
+
+    return _fork_exec(program, prepare)
+
+
+def enter(program: Program, *, pidfd: int, uid: int, seccomp: bytes) -> int:
+    """Start a command inside a running container, behind the same walls as the container's own processes.
+
+    Returns:
+        The id of a waiter process outside, which ends as the command does.
+
+    Raises:
+        OSError: the container is gone, or the command could not be started.
+    """
+
+    def prepare() -> None:
+        linux.die_with_parent(signal.SIGKILL)
+        _join(program.cgroups)
+        with contextlib.suppress(PermissionError):  # rootless: the kernel forbids changing groups at all
+            os.setgroups([])
+        linux.setns(pidfd, _CONTAINER_NAMESPACES)
+        linux.setns(pidfd, linux.CLONE_NEWUSER)
+        inner = os.fork()  # only children enter the process namespace
+        if inner:
+            _become_waiter(inner)
+        os.setsid()
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        linux.die_with_parent(signal.SIGKILL)
+        linux.drop_capabilities()
+        linux.forbid_new_privileges()
+
+    return _fork_exec(program, prepare, seccomp)
+
+
+def _join(cgroups: Sequence[str]) -> None:
+    for path in cgroups:
+        with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib would cost an import in the child
+            file.write("0")
+
+
+def _become_waiter(inner: int) -> NoReturn:
+    """Wait for the command and end as it did, holding no descriptor that anybody reads to its end."""
+    os.closerange(0, 1 << 16)
+    _, status = os.waitpid(inner, 0)
+    os._exit(exit_code(status))
+
+
+def exit_code(status: int) -> int:
+    """The exit code in a wait status; 128 plus the signal for a process that was killed, as shells have it."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _fork_exec(program: Program, prepare: Callable[[], None], seccomp: bytes = b"") -> int:
+    error_read, error_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _exec_or_report(program, prepare, seccomp, error_write)
+    os.close(error_write)
+    with os.fdopen(error_read, "rb") as errors:
+        report = errors.read()  # ends when exec closes the other side
+    if not report:
+        return pid
+    os.waitpid(pid, 0)
+    code, _, message = report.decode().partition(" ")
+    raise OSError(int(code), message)
+
+
+def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: bytes, error_write: int) -> NoReturn:
+    try:
+        import fcntl
+
+        errors = fcntl.fcntl(error_write, fcntl.F_DUPFD_CLOEXEC, 200)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.umask(0o022)
+        linux.place_fds(program.fds)
+        keep = {want for _, want in program.fds}
+    except OSError as error:
+        os.write(error_write, f"{error.errno} {error.strerror or error}".encode())
+        os._exit(START_FAILED)
+    try:
+        prepare()
+        for low in range(3):
+            if low not in keep:
+                os.closerange(low, low + 1)
+        if program.cwd is not None:
+            os.chdir(program.cwd)
+        if seccomp:
+            linux.install_seccomp_filter(seccomp)
+        os.execvpe(program.argv[0], list(program.argv), program.env)  # noqa: S606 - this is what we are for
+    except OSError as error:
+        os.write(errors, f"{error.errno or 0} {error.strerror or error}".encode())
+    except BaseException as error:  # a forked child must never return into the helper's loop
+        os.write(errors, f"0 {type(error).__name__}: {error}".encode())
+    os._exit(START_FAILED)
