@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, Sandbox
 from agent_sandbox_api.conditions import next_condition
 from agent_sandbox_api.extensions.v1alpha1 import SandboxClaim, SandboxTemplate, SandboxWarmPool
-from agent_sandbox_api.meta import KubeModel
+from agent_sandbox_api.meta import KubeModel, format_time
 from agent_sandbox_api.names import name_hash
 from agent_sandbox_api.views import ConditionView
 
@@ -39,6 +39,10 @@ def test_unknown_fields_survive_a_read_and_a_write() -> None:
 def test_times_are_written_in_utc_and_whole_seconds() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=9)))
     assert sandbox(shutdownTime=moment).to_json()["spec"]["shutdownTime"] == "2026-01-01T18:04:05Z"
+
+
+def test_years_have_four_digits() -> None:
+    assert format_time(datetime(999, 1, 2, tzinfo=UTC)) == "0999-01-02T00:00:00Z"
 
 
 def test_a_time_without_zone_is_refused() -> None:
