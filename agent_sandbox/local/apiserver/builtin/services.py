@@ -1,0 +1,69 @@
+"""Services: defaults and cluster addresses, as far as one machine needs them."""
+
+import secrets
+
+from agent_sandbox.local.apiserver.errors import Cause
+from agent_sandbox.local.apiserver.metadata import label_1035_errors
+from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
+
+HEADLESS = "None"
+
+
+def _default(value: JsonObject) -> None:
+    spec = value.setdefault("spec", {})
+    spec.setdefault("sessionAffinity", "None")
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("internalTrafficPolicy", "Cluster")
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    spec.setdefault("ipFamilies", ["IPv4"])
+    for port in spec.get("ports") or []:
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port.get("port"))
+
+
+def _prepare_create(value: JsonObject, _context: WriteContext) -> None:
+    spec = value["spec"]
+    value["status"] = {"loadBalancer": {}}
+    if spec["type"] == "ExternalName":
+        return
+    if not spec.get("clusterIP"):
+        # Nothing routes these on one machine; they make `kubectl get services` and clients that expect one work.
+        spec["clusterIP"] = f"10.96.{secrets.randbelow(255)}.{1 + secrets.randbelow(254)}"
+    spec.setdefault("clusterIPs", [spec["clusterIP"]])
+
+
+def _prepare_update(value: JsonObject, old: JsonObject, _context: WriteContext) -> None:
+    value["status"] = old.get("status", {})
+    spec, before = value["spec"], old["spec"]
+    for field in ("clusterIP", "clusterIPs"):
+        if not spec.get(field) and before.get(field):
+            spec[field] = before[field]
+
+
+def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
+    spec = value.get("spec") or {}
+    causes = []
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != HEADLESS and spec.get("type") != "ExternalName":
+        causes.append(Cause.required("spec.ports"))
+    for index, port in enumerate(ports):
+        number = port.get("port", 0)
+        if not 0 < number < 65536:
+            detail = "must be between 1 and 65535, inclusive"
+            causes.append(Cause.invalid(f"spec.ports[{index}].port", number, detail))
+        if len(ports) > 1 and not port.get("name"):
+            causes.append(Cause.required(f"spec.ports[{index}].name"))
+    if old is not None and old["spec"].get("clusterIP") != spec.get("clusterIP"):
+        for field in ("clusterIPs[0]", "clusterIP"):
+            causes.append(Cause.invalid(f"spec.{field}", spec.get("clusterIP"), "may not change once set"))
+    return causes
+
+
+SERVICE_STRATEGY = Strategy(
+    name_causes=label_1035_errors,
+    default=_default,
+    prepare_create=_prepare_create,
+    prepare_update=_prepare_update,
+    validate=_causes,
+    returns_deleted=True,
+)

@@ -1,0 +1,59 @@
+"""PersistentVolumeClaims and PersistentVolumes: defaults, first status, and what may change."""
+
+from agent_sandbox.local.apiserver.errors import Cause
+from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
+
+
+def _default_claim(value: JsonObject) -> None:
+    value.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+
+
+def _start_claim(value: JsonObject, _context: WriteContext) -> None:
+    value["status"] = {"phase": "Pending"}
+
+
+def _keep_status(value: JsonObject, old: JsonObject, _context: WriteContext) -> None:
+    value["status"] = old.get("status", {})
+
+
+def _claim_causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
+    spec = value.get("spec") or {}
+    causes = []
+    if not spec.get("accessModes"):
+        causes.append(Cause.required("spec.accessModes", "at least 1 access mode is required"))
+    if not ((spec.get("resources") or {}).get("requests") or {}).get("storage"):
+        causes.append(Cause.required("spec.resources[storage]"))
+    if old is not None and _fixed(spec) != _fixed(old["spec"]):
+        detail = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        causes.append(Cause.forbidden("spec", detail))
+    return causes
+
+
+def _fixed(spec: JsonObject) -> JsonObject:
+    free = {"resources", "volumeAttributesClassName", "volumeName", "storageClassName"}
+    return {name: entry for name, entry in spec.items() if name not in free}
+
+
+PVC_STRATEGY = Strategy(
+    default=_default_claim,
+    prepare_create=_start_claim,
+    prepare_update=_keep_status,
+    validate=_claim_causes,
+    returns_deleted=True,
+)
+
+
+def _default_volume(value: JsonObject) -> None:
+    spec = value.setdefault("spec", {})
+    spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    spec.setdefault("volumeMode", "Filesystem")
+
+
+PV_STRATEGY = Strategy(
+    default=_default_volume,
+    prepare_create=_start_claim,
+    prepare_update=_keep_status,
+    returns_deleted=True,
+)

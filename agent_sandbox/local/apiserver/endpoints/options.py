@@ -1,0 +1,78 @@
+"""Reads the options of a write or a delete from the query and the body."""
+
+import msgspec
+
+from agent_sandbox.local.apiserver.endpoints.bodies import read_value
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, StatusError
+from agent_sandbox.local.apiserver.http import ApiRequest, UserInfo
+from agent_sandbox.local.apiserver.objects import DeleteOptions, WriteOptions
+
+_MANAGER_LIMIT = 128
+
+
+def write_options(request: ApiRequest, subresource: str = "") -> WriteOptions:
+    """The options of a create, update or patch.
+
+    Raises:
+        StatusError: an option has no such value.
+    """
+    return WriteOptions(
+        dry_run=_dry_run(request),
+        field_manager=request.parameter("fieldManager")[:_MANAGER_LIMIT] or _agent_name(request),
+        subresource=subresource,
+        user=request.user or UserInfo(),
+    )
+
+
+def _agent_name(request: ApiRequest) -> str:
+    """Kubernetes names an unnamed manager after the first word of its User-Agent."""
+    agent = request.headers.get("user-agent", "").split("/")[0]
+    return agent[:_MANAGER_LIMIT] or "unknown"
+
+
+def _dry_run(request: ApiRequest) -> bool:
+    values = [value for value in request.parameters("dryRun") if value]
+    if any(value != "All" for value in values):
+        shown = "[" + " ".join(values) + "]"
+        cause = Cause("FieldValueNotSupported", "dryRun", f'Unsupported value: {shown}: supported values: "All"')
+        raise StatusError(
+            422,
+            "Invalid",
+            f'CreateOptions.meta.k8s.io "" is invalid: {cause}',
+            {"group": "meta.k8s.io", "kind": "CreateOptions", "causes": [_wire(cause)]},
+        )
+    return bool(values)
+
+
+def _wire(cause: Cause) -> dict[str, str]:
+    return {"reason": cause.reason, "message": cause.message, "field": cause.field}
+
+
+def delete_options(request: ApiRequest) -> DeleteOptions:
+    """The options of a delete: the body's, or the query's.
+
+    Raises:
+        StatusError: they do not parse.
+    """
+    source = {}
+    if request.body.strip():
+        body = read_value(request)
+        if not isinstance(body, dict):
+            raise BadRequestError("delete options must be an object")
+        source = body
+    for name in ("propagationPolicy",):
+        if request.parameter(name):
+            source.setdefault(name, request.parameter(name))
+    for name in ("gracePeriodSeconds", "orphanDependents"):
+        if request.parameter(name):
+            source.setdefault(name, _scalar(request.parameter(name)))
+    if _dry_run(request):
+        source["dryRun"] = ["All"]
+    return DeleteOptions.parse(source)
+
+
+def _scalar(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise BadRequestError(f'cannot read "{text}": {error}') from error

@@ -1,0 +1,191 @@
+"""Every verb on a resource or one of its subresources.
+
+One method per verb; each reads its options, calls ``Objects``, ``Lists`` or ``Watches``, and shapes the answer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.local.apiserver.endpoints.bodies import read_object, read_value
+from agent_sandbox.local.apiserver.endpoints.lists import Lists, selector_of
+from agent_sandbox.local.apiserver.endpoints.options import delete_options, write_options
+from agent_sandbox.local.apiserver.endpoints.representation import Representation
+from agent_sandbox.local.apiserver.endpoints.scale import scale_of, with_scale
+from agent_sandbox.local.apiserver.endpoints.watches import Watches
+from agent_sandbox.local.apiserver.errors import (
+    BadRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    StatusError,
+    UnknownPathError,
+    UnsupportedMediaError,
+)
+from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse
+from agent_sandbox.local.apiserver.objects import Objects
+from agent_sandbox.local.apiserver.patches import apply_json_patch, apply_merge_patch, apply_strategic_patch
+from agent_sandbox.local.apiserver.paths import ResourcePath
+from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
+from agent_sandbox.local.apiserver.storage import ObjectStore
+
+_JSON_PATCH = "application/json-patch+json"
+_MERGE_PATCH = "application/merge-patch+json"
+_STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class ResourceEndpoints:
+    """Answers requests on resources."""
+
+    def __init__(self, store: ObjectStore, objects: Objects, clock: Clock) -> None:
+        self._objects = objects
+        self._store = store
+        self._lists = Lists(store, objects)
+        self.watches = Watches(store, clock)
+
+    async def answer(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        """Do what a request asks for.
+
+        Raises:
+            StatusError: the answer is no.
+        """
+        if path.subresource and path.subresource not in resource.subresources:
+            raise UnknownPathError
+        if resource.namespaced and not path.namespace and (path.name or request.method == "POST"):
+            raise BadRequestError("an empty namespace may not be set when a resource name is provided")
+        if not resource.namespaced and path.namespace:
+            raise UnknownPathError
+        if path.name:
+            return await self._answer_object(resource, path, request)
+        return await self._answer_collection(resource, path, request)
+
+    async def _answer_collection(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        match request.method:
+            case "GET" if request.flag("watch"):
+                return self.watches.answer(resource, path.namespace, "", request)
+            case "GET":
+                return self._lists.answer(resource, path.namespace, request)
+            case "POST":
+                return await self._create(resource, path, request)
+            case "DELETE" if "deletecollection" in resource.verbs:
+                return await self._delete_collection(resource, path, request)
+            case _:
+                raise MethodNotAllowedError
+
+    async def _answer_object(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        match request.method:
+            case "GET" if request.flag("watch") and not path.subresource:
+                return self.watches.answer(resource, path.namespace, path.name, request)
+            case "GET":
+                return self._get(resource, path, request)
+            case "PUT":
+                return await self._update(resource, path, request)
+            case "PATCH":
+                return await self._patch(resource, path, request)
+            case "DELETE" if not path.subresource:
+                return await self._delete(resource, path, request)
+            case _:
+                raise MethodNotAllowedError
+
+    def _get(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        representation = Representation.of(request)
+        stored = self._objects.get(resource, path.namespace, path.name)
+        value = self._objects.served(resource, stored)
+        if path.subresource == "scale":
+            return ApiResponse.json(scale_of(resource, value))
+        return representation.answer(resource, value, self._objects.now())
+
+    async def _create(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        representation = Representation.of(request)
+        options = write_options(request)
+        value = read_object(request)
+        created = await self._objects.create(resource, path.namespace, value, options)
+        return self._with_warnings(representation.answer(resource, created, self._objects.now(), 201))
+
+    async def _update(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        value = read_object(request)
+        return await self._change(resource, path, request, lambda _old: value)
+
+    async def _patch(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        patch = self._patcher(resource, request)
+        return await self._change(resource, path, request, patch)
+
+    def _patcher(self, resource: ResourceType, request: ApiRequest) -> Callable[[JsonObject], JsonObject]:
+        kind = request.content_type
+        if kind == _JSON_PATCH:
+            operations = read_value(request)
+            return lambda old: apply_json_patch(old, operations)
+        if kind == _MERGE_PATCH:
+            body = _patch_object(request)
+            return lambda old: _as_object(apply_merge_patch(old, body))
+        if kind == _STRATEGIC_PATCH and not resource.custom:
+            strategic = _patch_object(request)
+            return lambda old: apply_strategic_patch(old, strategic)
+        accepted = [_JSON_PATCH, _MERGE_PATCH, _APPLY_PATCH]
+        if not resource.custom:
+            accepted.insert(2, _STRATEGIC_PATCH)
+        raise UnsupportedMediaError(accepted)
+
+    async def _change(
+        self,
+        resource: ResourceType,
+        path: ResourcePath,
+        request: ApiRequest,
+        transform: Callable[[JsonObject], JsonObject],
+    ) -> ApiResponse:
+        representation = Representation.of(request)
+        options = write_options(request, path.subresource)
+        if path.subresource == "scale":
+            changed = await self._objects.update(
+                resource, path.namespace, path.name, lambda old: with_scale(resource, old, transform), options
+            )
+            return ApiResponse.json(scale_of(resource, changed))
+        changed = await self._objects.update(resource, path.namespace, path.name, transform, options)
+        return self._with_warnings(representation.answer(resource, changed, self._objects.now()))
+
+    async def _delete(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        representation = Representation.of(request)
+        options = delete_options(request)
+        value, gone = await self._objects.delete(resource, path.namespace, path.name, options)
+        if gone and not resource.strategy.returns_deleted:
+            return ApiResponse.json(_deleted_status(resource, value))
+        return representation.answer(resource, value, self._objects.now())
+
+    async def _delete_collection(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        options = delete_options(request)
+        selects = selector_of(request, resource)
+        rows = self._store.objects(resource.bucket, path.namespace or None)
+        chosen = [row for row in rows if selects is None or selects(row.value)]
+        metadata = {"resourceVersion": str(self._store.revision)}
+        answer = Representation.of(request).many(resource, chosen, metadata, self._objects.now())
+        for stored in chosen:
+            try:
+                await self._objects.delete(resource, stored.key.namespace, stored.key.name, options)
+            except NotFoundError:
+                # Somebody else was faster: gone is what was asked for.
+                continue
+        return answer
+
+    def _with_warnings(self, response: ApiResponse) -> ApiResponse:
+        return response
+
+
+def _deleted_status(resource: ResourceType, value: JsonObject) -> JsonObject:
+    details: dict[str, Any] = {"name": value["metadata"]["name"]}
+    if resource.group:
+        details["group"] = resource.group
+    details |= {"kind": resource.plural, "uid": value["metadata"].get("uid", "")}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def _patch_object(request: ApiRequest) -> dict[str, Any]:
+    body = read_value(request)
+    if not isinstance(body, dict):
+        raise BadRequestError("json: cannot unmarshal array into Go value of type map[string]interface {}")
+    return body
+
+
+def _as_object(value: Any) -> JsonObject:
+    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        raise StatusError(422, "Invalid", "the patch leaves no object with metadata", {})
+    return value

@@ -1,0 +1,202 @@
+"""Create, update and delete objects of any kind.
+
+Flow: read ``latest``, compute and check the next state without awaiting, write. Nothing can come in between, so there
+is no retry loop: two writers of one object are ordered by who called first.
+"""
+
+import copy
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from agent_sandbox_api.meta import format_time
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.local.apiserver.builtin import NAMESPACES
+from agent_sandbox.local.apiserver.errors import (
+    AlreadyExistsError,
+    Cause,
+    ForbiddenError,
+    NotFoundError,
+    StatusError,
+)
+from agent_sandbox.local.apiserver.objects.deletes import DeleteOptions, mark_deleting, may_go
+from agent_sandbox.local.apiserver.objects.writes import (
+    WriteOptions,
+    check_identity,
+    check_valid,
+    drop_nulls_and_unknown,
+    fill_defaults,
+    prepare_create,
+    prepare_update,
+)
+from agent_sandbox.local.apiserver.registry import Registry
+from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
+from agent_sandbox.local.apiserver.storage import Key, ObjectStore, Stored
+
+_NAME_ATTEMPTS = 8
+Transform = Callable[[JsonObject], JsonObject]
+
+
+class Objects:
+    """The objects of all kinds, with Kubernetes' rules for changing them."""
+
+    def __init__(self, store: ObjectStore, registry: Registry, clock: Clock) -> None:
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+
+    def get(self, resource: ResourceType, namespace: str, name: str) -> Stored:
+        """The committed object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        stored = self._store.get(Key(resource.bucket, namespace, name))
+        if stored is None:
+            raise NotFoundError(resource, name)
+        return stored
+
+    def latest(self, resource: ResourceType, namespace: str, name: str) -> Stored:
+        """The object including writes under way.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        stored = self._store.latest(Key(resource.bucket, namespace, name))
+        if stored is None:
+            raise NotFoundError(resource, name)
+        return stored
+
+    async def create(
+        self, resource: ResourceType, namespace: str, value: JsonObject, options: WriteOptions
+    ) -> JsonObject:
+        """Create an object; the value is changed in place.
+
+        Raises:
+            StatusError: refused; nothing was created.
+        """
+        self._check_creatable(resource, namespace, value)
+        context = self._context(options)
+        check_identity(resource, value, namespace, "")
+        drop_nulls_and_unknown(resource, value)
+        fill_defaults(resource, value)
+        wished = value["metadata"].get("name")
+        key = self._free_key(resource, value, context)
+        resource.strategy.prepare_create(value, context)
+        check_valid(resource, value, None)
+        if self._store.latest(key) is not None:
+            raise AlreadyExistsError(resource, wished or key.name)
+        return await self._store_object(resource, key, value, options)
+
+    def _free_key(self, resource: ResourceType, value: JsonObject, context: WriteContext) -> Key:
+        """Prepare the object; a generated name is tried again while it is taken."""
+        wished = value["metadata"].get("name")
+        key = Key(resource.bucket, "", "")
+        for _ in range(_NAME_ATTEMPTS):
+            value["metadata"]["name"] = wished
+            prepare_create(resource, value, context)
+            metadata = value["metadata"]
+            if not metadata.get("name"):
+                metadata.pop("name", None)
+            key = Key(resource.bucket, metadata.get("namespace", ""), metadata.get("name", ""))
+            if wished or self._store.latest(key) is None:
+                break
+        return key
+
+    def _check_creatable(self, resource: ResourceType, namespace: str, value: JsonObject) -> None:
+        if (value.get("metadata") or {}).get("resourceVersion"):
+            raise StatusError(500, "", "resourceVersion should not be set on objects to be created")
+        if not resource.namespaced:
+            return
+        stored = self._store.latest(Key(NAMESPACES.bucket, "", namespace))
+        if stored is None:
+            raise NotFoundError(NAMESPACES, namespace)
+        if stored.metadata.get("deletionTimestamp"):
+            name = (value.get("metadata") or {}).get("name", "")
+            detail = f"unable to create new content in namespace {namespace} because it is being terminated"
+            message = f"namespace {namespace} is being terminated"
+            causes = [Cause("NamespaceTerminating", "metadata.namespace", message)]
+            raise ForbiddenError(resource, name, detail, causes)
+
+    async def update(
+        self, resource: ResourceType, namespace: str, name: str, transform: Transform, options: WriteOptions
+    ) -> JsonObject:
+        """Replace an object by what ``transform`` makes of a copy of it (in the served version).
+
+        Raises:
+            NotFoundError: there is none.
+            StatusError: refused; nothing was changed.
+        """
+        stored = self.latest(resource, namespace, name)
+        old = self._served(resource, stored.copy())
+        value = transform(copy.deepcopy(old))
+        context = self._context(options)
+        check_identity(resource, value, namespace, name)
+        drop_nulls_and_unknown(resource, value)
+        fill_defaults(resource, value)
+        prepare_update(resource, value, old, options, context)
+        check_valid(resource, value, old)
+        value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if value == old:
+            return old
+        if may_go(value) and old["metadata"].get("deletionTimestamp"):
+            return await self._remove(resource, stored.key, value, options.dry_run)
+        return await self._store_object(resource, stored.key, value, options)
+
+    async def delete(
+        self, resource: ResourceType, namespace: str, name: str, options: DeleteOptions
+    ) -> tuple[JsonObject, bool]:
+        """Delete an object, or start its deletion.
+
+        Returns:
+            The object's last or present state, and whether it is gone.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: a precondition does not hold.
+        """
+        stored = self.latest(resource, namespace, name)
+        options.preconditions.check(resource, stored.metadata)
+        value = stored.copy()
+        before = copy.deepcopy(value)
+        gone = mark_deleting(value, resource, options, self._clock.now())
+        if resource.bucket == NAMESPACES.bucket and not gone:
+            value["status"] = {**(value.get("status") or {}), "phase": "Terminating"}
+        if gone:
+            last = await self._remove(resource, stored.key, self._served(resource, value), options.dry_run)
+            return last, True
+        if value != before and not options.dry_run:
+            value = (await self._store.write(stored.key, value)).copy()
+        return self._served(resource, value), False
+
+    def now(self) -> datetime:
+        """The server's time."""
+        return self._clock.now()
+
+    def served(self, resource: ResourceType, stored: Stored) -> JsonObject:
+        """A stored object in the version that a kind serves; a fresh copy."""
+        return self._served(resource, stored.copy())
+
+    async def _store_object(
+        self, resource: ResourceType, key: Key, value: JsonObject, options: WriteOptions
+    ) -> JsonObject:
+        if options.dry_run:
+            return value
+        stored = await self._store.write(key, self._to_stored(resource, value))
+        return self._served(resource, stored.copy())
+
+    async def _remove(self, resource: ResourceType, key: Key, value: JsonObject, dry_run: bool) -> JsonObject:
+        if dry_run:
+            return value
+        stored = await self._store.remove(key, self._to_stored(resource, value))
+        return self._served(resource, stored.copy())
+
+    def _served(self, resource: ResourceType, value: dict[str, Any]) -> JsonObject:
+        return resource.conversion.to_served(value) if resource.conversion else value
+
+    def _to_stored(self, resource: ResourceType, value: dict[str, Any]) -> JsonObject:
+        return resource.conversion.to_stored(value) if resource.conversion else value
+
+    def _context(self, options: WriteOptions) -> WriteContext:
+        return WriteContext(format_time(self._clock.now()), options.user)

@@ -1,0 +1,204 @@
+"""The steps that every write goes through: coherence, pruning, defaults, the server's own fields, checks.
+
+All functions are plain: they change the object that they are given, or raise. ``Objects`` puts them in order.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ConflictError, InvalidError
+from agent_sandbox.local.apiserver.http import UserInfo
+from agent_sandbox.local.apiserver.metadata import (
+    finalizer_update_causes,
+    generate_name,
+    keep_server_metadata,
+    metadata_causes,
+    subdomain_errors,
+)
+from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
+from agent_sandbox.local.apiserver.schema import apply_defaults, prune, schema_causes
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a write was asked for.
+
+    Attributes:
+        dry_run: do everything but keep nothing.
+        field_manager: who is recorded as the owner of the written fields.
+        subresource: ``status``, ``scale`` or empty.
+        user: who writes.
+    """
+
+    dry_run: bool = False
+    field_manager: str = "unknown"
+    subresource: str = ""
+    user: UserInfo = UserInfo()
+
+
+def check_identity(resource: ResourceType, value: JsonObject, namespace: str, name: str) -> None:
+    """The body must mean the kind, namespace and name of the URL; absent parts are filled in.
+
+    Raises:
+        BadRequestError: it means something else.
+    """
+    if value.get("kind", resource.kind) != resource.kind or not isinstance(value.get("kind", ""), str):
+        raise BadRequestError(
+            f"{value.get('kind')} in version {_quoted(str(value.get('apiVersion', '')))} cannot be handled as a "
+            f"{resource.kind}: converting ({value.get('apiVersion')}.{value.get('kind')}) to "
+            f"({resource.api_version}.{resource.kind}): unknown conversion"
+        )
+    if value.get("apiVersion", resource.api_version) != resource.api_version:
+        raise BadRequestError(
+            f"the API version in the data ({value['apiVersion']}) does not match the expected API version "
+            f"({resource.api_version})"
+        )
+    value["apiVersion"], value["kind"] = resource.api_version, resource.kind
+    metadata = value.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise BadRequestError("metadata must be an object")
+    if resource.namespaced:
+        if metadata.get("namespace", namespace) not in (namespace, "", None):
+            raise BadRequestError(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        metadata["namespace"] = namespace
+    else:
+        metadata.pop("namespace", None)
+    if name and metadata.get("name") not in (name, "", None):
+        raise BadRequestError(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    if name:
+        metadata["name"] = name
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def drop_nulls_and_unknown(resource: ResourceType, value: JsonObject) -> list[str]:
+    """Prune by the kind's schema; returns the unknown fields' paths."""
+    if resource.schema is None:
+        return []
+    return prune(value, resource.schema)
+
+
+def fill_defaults(resource: ResourceType, value: JsonObject) -> None:
+    """Defaults of the schema, then those of the kind."""
+    if resource.schema is not None:
+        apply_defaults(value, resource.schema)
+    resource.strategy.default(value)
+
+
+def prepare_create(resource: ResourceType, value: JsonObject, context: WriteContext) -> None:
+    """Set what the server owns in a new object."""
+    metadata = value["metadata"]
+    for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        metadata.pop(field, None)
+    if metadata.get("generateName") and not metadata.get("name"):
+        metadata["name"] = generate_name(metadata["generateName"])
+    metadata["uid"] = str(uuid.uuid4())
+    metadata["creationTimestamp"] = context.now
+    metadata.pop("generation", None)
+    if resource.strategy.generation:
+        metadata["generation"] = 1
+    if resource.custom and resource.has_status:
+        value.pop("status", None)
+    drop_empty_metadata(metadata)
+
+
+def drop_empty_metadata(metadata: dict[str, Any]) -> None:
+    """Empty maps and lists in metadata are not written, as Go's omitempty does."""
+    for field in ("labels", "annotations", "ownerReferences", "finalizers", "managedFields", "generateName"):
+        if field in metadata and not metadata[field]:
+            del metadata[field]
+
+
+def prepare_update(
+    resource: ResourceType, value: JsonObject, old: JsonObject, options: WriteOptions, context: WriteContext
+) -> None:
+    """Keep what this write may not change, in place."""
+    check_resource_version(resource, value, old)
+    old_metadata = old["metadata"]
+    wanted_uid = value["metadata"].get("uid")
+    if wanted_uid and wanted_uid != old_metadata.get("uid"):
+        detail = (
+            f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {old_metadata.get('uid')}"
+        )
+        raise ConflictError(resource, old_metadata["name"], detail)
+    keep_server_metadata(value["metadata"], old_metadata)
+    if options.subresource == "status":
+        _keep_all_but_status(resource, value, old)
+    else:
+        resource.strategy.prepare_update(value, old, context)
+        if resource.custom and resource.has_status:
+            _copy_field("status", value, old)
+    drop_empty_metadata(value["metadata"])
+    if resource.strategy.generation and _spec_part(resource, value) != _spec_part(resource, old):
+        value["metadata"]["generation"] = old_metadata.get("generation", 0) + 1
+
+
+def check_resource_version(resource: ResourceType, value: JsonObject, old: JsonObject) -> None:
+    """Optimistic locking: a stated resourceVersion must be the present one.
+
+    Raises:
+        ConflictError: the object was changed meanwhile.
+        InvalidError: the kind requires one and none was given.
+    """
+    wanted = value["metadata"].get("resourceVersion")
+    if not wanted or wanted == "0":
+        if not resource.strategy.unconditional_update:
+            cause = Cause(
+                "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update"
+            )
+            raise InvalidError(resource, old["metadata"]["name"], [cause])
+        return
+    if wanted != old["metadata"]["resourceVersion"]:
+        raise ConflictError(resource, old["metadata"]["name"])
+
+
+def _keep_all_but_status(resource: ResourceType, value: JsonObject, old: JsonObject) -> None:
+    for field in {*value, *old} - {"status", "metadata"}:
+        _copy_field(field, value, old)
+    kept = old["metadata"] if resource.custom else {"ownerReferences": old["metadata"].get("ownerReferences")}
+    managed = value["metadata"].get("managedFields")
+    if resource.custom:
+        value["metadata"] = dict(kept)
+        if managed is not None:
+            value["metadata"]["managedFields"] = managed
+    else:
+        _copy_field("ownerReferences", value["metadata"], old["metadata"])
+
+
+def _copy_field(field: str, value: JsonObject, old: JsonObject) -> None:
+    if field in old:
+        value[field] = old[field]
+    else:
+        value.pop(field, None)
+
+
+def _spec_part(resource: ResourceType, value: JsonObject) -> JsonObject:
+    hidden = {"metadata", "apiVersion", "kind"} | ({"status"} if resource.has_status or not resource.custom else set())
+    return {name: entry for name, entry in value.items() if name not in hidden}
+
+
+def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | None) -> None:
+    """Raise what is wrong with an object, all of it at once.
+
+    Raises:
+        InvalidError: with one cause per field.
+    """
+    metadata = value["metadata"]
+    name = metadata.get("name") or ""
+    name_errors = (resource.strategy.name_causes or subdomain_errors)(name) if name else []
+    causes = metadata_causes(metadata, name_errors, namespaced=resource.namespaced)
+    if old is not None:
+        causes += finalizer_update_causes(metadata, old["metadata"])
+    if resource.schema is not None:
+        causes += schema_causes(value, resource.schema)
+    if not causes or not resource.custom:
+        causes += resource.strategy.validate(value, old)
+    if causes:
+        raise InvalidError(resource, name, causes)
