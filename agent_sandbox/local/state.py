@@ -185,7 +185,9 @@ class StackRecord:
                 kubeconfig=Path(data["kubeconfig"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise StackRecordError(f"{path} is damaged ({error!r}): remove it, or run `agent-sandbox local up`") from error
+            raise StackRecordError(
+                f"{path} is damaged ({error!r}): remove it, or run `agent-sandbox local up`"
+            ) from error
 
 
 def find_running_stack(state_dir: Path | None = None) -> StackRecord | None:

@@ -1,1 +1,105 @@
-"""sdk"""
+"""What an agent imports: a client that gives it a sandbox, and handles to work in one.
+
+In: the name of a SandboxTemplate. Out: a sandbox to run commands in and to keep files in, deleted when the work is
+done, whichever way it ends. The asynchronous classes are the core; the synchronous ones are generated from them.
+Nothing is loaded before it is asked for: importing this package costs neither aiohttp nor a client of Kubernetes.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from agent_sandbox.sdk.client import AsyncSandboxClient
+    from agent_sandbox.sdk.errors import (
+        CommandTimeoutError,
+        GatewayTimeoutError,
+        RequestTimeoutError,
+        SandboxClaimFailedError,
+        SandboxCleanupError,
+        SandboxConfigError,
+        SandboxConnectionError,
+        SandboxDiskFullError,
+        SandboxError,
+        SandboxFileNotFoundError,
+        SandboxGoneError,
+        SandboxNotFoundError,
+        SandboxNotReadyError,
+        SandboxOutcomeUnknownError,
+        SandboxPermissionError,
+        SandboxPodFailedError,
+        SandboxPortForwardError,
+        SandboxProcessNotFoundError,
+        SandboxProtocolError,
+        SandboxReadyTimeoutError,
+        SandboxRequestError,
+        SandboxTemplateNotFoundError,
+        SandboxTimeoutError,
+        SandboxTooLargeError,
+        SandboxWarmPoolNotFoundError,
+        UnsupportedByRuntimeError,
+    )
+    from agent_sandbox.sdk.results import ExecutionResult, SandboxInfo, SandboxState, SandboxStatus
+    from agent_sandbox.sdk.sandbox import AsyncSandbox
+    from agent_sandbox.sdk.sync.client import SandboxClient
+    from agent_sandbox.sdk.sync.sandbox import Sandbox
+
+__all__ = [
+    "AsyncSandbox",
+    "AsyncSandboxClient",
+    "CommandTimeoutError",
+    "ExecutionResult",
+    "GatewayTimeoutError",
+    "RequestTimeoutError",
+    "Sandbox",
+    "SandboxClaimFailedError",
+    "SandboxCleanupError",
+    "SandboxClient",
+    "SandboxConfigError",
+    "SandboxConnectionError",
+    "SandboxDiskFullError",
+    "SandboxError",
+    "SandboxFileNotFoundError",
+    "SandboxGoneError",
+    "SandboxInfo",
+    "SandboxNotFoundError",
+    "SandboxNotReadyError",
+    "SandboxOutcomeUnknownError",
+    "SandboxPermissionError",
+    "SandboxPodFailedError",
+    "SandboxPortForwardError",
+    "SandboxProcessNotFoundError",
+    "SandboxProtocolError",
+    "SandboxReadyTimeoutError",
+    "SandboxRequestError",
+    "SandboxState",
+    "SandboxStatus",
+    "SandboxTemplateNotFoundError",
+    "SandboxTimeoutError",
+    "SandboxTooLargeError",
+    "SandboxWarmPoolNotFoundError",
+    "UnsupportedByRuntimeError",
+]
+
+# Where the names live that are not errors; every other name of ``__all__`` is one.
+_HOMES: Final = {
+    "AsyncSandbox": "sandbox",
+    "AsyncSandboxClient": "client",
+    "ExecutionResult": "results",
+    "Sandbox": "sync.sandbox",
+    "SandboxClient": "sync.client",
+    "SandboxInfo": "results",
+    "SandboxState": "results",
+    "SandboxStatus": "results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

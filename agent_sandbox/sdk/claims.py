@@ -6,20 +6,12 @@ polled. A condition that waiting cannot cure ends the wait at once.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import anyio
-from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
-from agent_sandbox_api.meta import format_time
-from agent_sandbox_api.names import (
-    ANNOTATION_CLIENT_FIRST_REQUESTED_AT,
-    CONDITION_READY,
-    LABEL_CREATED_BY,
-)
-from agent_sandbox_api.views import ConditionView, find_condition
 
 from agent_sandbox.kube import (
     AlreadyExistsError,
@@ -50,6 +42,15 @@ from agent_sandbox.sdk.errors import (
     SandboxTemplateNotFoundError,
     SandboxWarmPoolNotFoundError,
 )
+from agent_sandbox.sdk.shielding import unbroken
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
+from agent_sandbox_api.meta import format_time
+from agent_sandbox_api.names import (
+    ANNOTATION_CLIENT_FIRST_REQUESTED_AT,
+    CONDITION_READY,
+    LABEL_CREATED_BY,
+)
+from agent_sandbox_api.views import ConditionView, MetaView, find_condition
 
 CREATED_BY: Final = "python-client"
 ANNOTATION_OPERATION: Final = "client.agents.x-k8s.io/operation-id"
@@ -217,38 +218,46 @@ def _hopeless(claim: SandboxClaimView, ready: ConditionView) -> SandboxError | N
             return None
 
 
-async def create_claim(kube: KubeClient, request: ClaimRequest, *, now: datetime) -> SandboxClaimView:
+async def create_claim(
+    kube: KubeClient, request: ClaimRequest, *, now: datetime, keep: Callable[[SandboxClaimView], None] | None = None
+) -> SandboxClaimView:
     """Write the claim, and know afterwards whether it exists.
 
-    The write is shielded from cancellation: a request cut off half-way would leave a claim that nobody knows of.
-    A lost answer is resolved by reading. Cancellation therefore takes effect at the caller's next checkpoint, where the
-    caller has the claim in hand and deletes it.
+    The write is not cut short by cancellation: a request given up half-way would leave a claim that nobody knows of.
+    A lost answer is resolved by reading.
+
+    Args:
+        kube: where to write it.
+        request: the sandbox that is wanted.
+        now: the time by which its lifetime counts.
+        keep: gets the claim even if the caller was cancelled meanwhile, so that it can be deleted.
 
     Raises:
         SandboxError: the cluster refused the claim or cannot be reached.
     """
     name = request.name or new_claim_name()
+    return await unbroken(lambda: _create(kube, request, name, now), keep=keep)
+
+
+async def _create(kube: KubeClient, request: ClaimRequest, name: str, now: datetime) -> SandboxClaimView:
     operation_id = secrets.token_hex(8)
     body = request.manifest(name, operation_id, now)
-    with anyio.move_on_after(_CREATE_SECONDS, shield=True):
+    doing = f"creating SandboxClaim {request.namespace}/{name}"
+    with anyio.move_on_after(_CREATE_SECONDS):
         while True:
             try:
                 return await kube.create(SANDBOX_CLAIMS, body, request.namespace)
-            except OutcomeUnknownError:
+            except (OutcomeUnknownError, AlreadyExistsError) as error:
                 claim = await _find_own(kube, request.namespace, name, operation_id)
                 if claim is not None:
                     return claim
-            except AlreadyExistsError as error:
-                claim = await _find_own(kube, request.namespace, name, operation_id)
-                if claim is not None:
-                    return claim
-                raise explain(error, f"creating SandboxClaim {request.namespace}/{name}") from error
+                if isinstance(error, AlreadyExistsError):
+                    raise explain(error, doing) from error
             except KubeError as error:
-                raise explain(error, f"creating SandboxClaim {request.namespace}/{name}") from error
+                raise explain(error, doing) from error
             await anyio.sleep(_FIRST_PAUSE)
     raise SandboxOutcomeUnknownError(
-        f"creating SandboxClaim {request.namespace}/{name}: the API server did not answer for {_CREATE_SECONDS:g} s. "
-        "The claim may exist"
+        f"{doing}: the API server did not answer for {_CREATE_SECONDS:g} s. The claim may exist"
     )
 
 
@@ -278,8 +287,9 @@ async def wait_until_bound(kube: KubeClient, claim: SandboxClaimView, *, timeout
         return await follower.until_bound()
     ready = find_condition(follower.claim.status.conditions, CONDITION_READY)
     last = f"its last condition is {ready.reason}: {ready.message}" if ready else "no controller has looked at it"
+    where = f"SandboxClaim {claim.metadata.namespace}/{claim.metadata.name}"
     raise SandboxReadyTimeoutError(
-        f"SandboxClaim {claim.metadata.namespace}/{claim.metadata.name} did not become ready within {timeout:g} s; {last}",
+        f"{where} did not become ready within {timeout:g} s; {last}",
         reason=ready.reason if ready else "",
         condition_message=ready.message if ready else "",
     )
@@ -363,16 +373,19 @@ class ClaimFollower:
         return SandboxGoneError(f"{self._describe()} was deleted while its sandbox was awaited")
 
 
-async def delete_claim(kube: KubeClient, claim: SandboxClaimView, *, seconds: float = _CLEANUP_SECONDS) -> None:
+async def delete_claim(kube: KubeClient, claim: SandboxClaimView) -> None:
     """Delete the claim, even while the caller is being cancelled; one that is gone already is fine.
 
     Raises:
         SandboxCleanupError: it still exists, as far as we know.
     """
-    meta = claim.metadata
+    await unbroken(lambda: _delete(kube, claim.metadata))
+
+
+async def _delete(kube: KubeClient, meta: MetaView) -> None:
     failure: KubeError | None = None
-    with anyio.move_on_after(seconds, shield=True):
-        pause = _FIRST_PAUSE
+    pause = _FIRST_PAUSE
+    with anyio.move_on_after(_CLEANUP_SECONDS):
         while True:
             try:
                 await kube.delete(SANDBOX_CLAIMS, meta.name, meta.namespace, uid=meta.uid)
@@ -380,13 +393,13 @@ async def delete_claim(kube: KubeClient, claim: SandboxClaimView, *, seconds: fl
                 return  # gone, or another object carries the name by now
             except (TransportError, ServerError, TooManyRequestsError) as error:
                 failure = error
-                await anyio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
             except KubeError as error:
                 failure = error
                 break
             else:
                 return
+            await anyio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
     raise SandboxCleanupError(
         f"SandboxClaim {meta.namespace}/{meta.name} could not be deleted and still exists: "
         f"{failure or 'the API server did not answer in time'}. "

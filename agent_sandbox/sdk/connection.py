@@ -1,0 +1,44 @@
+"""An open way to one cluster and to the sandboxes in it, shared by all handles of a client."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from agent_sandbox.kube import KubeClient
+from agent_sandbox.sdk.cluster import GivenClient, choose_cluster, connect_cluster
+from agent_sandbox.sdk.options import ConnectionOptions
+from agent_sandbox.sdk.routes import open_route
+from agent_sandbox.sdk.wire import Route
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What handles need.
+
+    Attributes:
+        kube: the API server.
+        route: the way to sandboxes.
+        base_url: the router's URL; None if there is no router on the way.
+        server_port: port of the runtime in the sandboxes.
+    """
+
+    kube: KubeClient
+    route: Route
+    base_url: str | None
+    server_port: int
+
+
+@asynccontextmanager
+async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connection]:
+    """Connect, and close on the way out what was opened here.
+
+    Raises:
+        SandboxError: the options do not lead to a cluster, or the way to sandboxes cannot be opened.
+    """
+    cluster = choose_cluster(options)
+    async with AsyncExitStack() as stack:
+        kube = await connect_cluster(cluster)
+        if not isinstance(cluster, GivenClient):
+            stack.push_async_callback(kube.aclose)
+        route, base_url = await stack.enter_async_context(open_route(options, cluster, kube))
+        yield Connection(kube, route, base_url, options.server_port)

@@ -1,0 +1,81 @@
+"""Everything that can be said about how a client reaches its cluster and its sandboxes."""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import aiohttp
+
+from agent_sandbox.kube import KubeClient
+from agent_sandbox_api.names import RUNTIME_PORT, SYSTEM_NAMESPACE
+
+ROUTER_TOKEN_VARIABLE: Final = "AGENT_SANDBOX_ROUTER_TOKEN"  # noqa: S105 - its name
+ROUTER_TOKEN_FILE_VARIABLE: Final = "AGENT_SANDBOX_ROUTER_TOKEN_FILE"  # noqa: S105 - its name
+
+Mode = Literal["auto", "local", "direct", "gateway", "tunnel", "in-cluster", "pod"]
+"""The way to sandboxes.
+
+``auto``: the first that fits of ``direct`` (``api_url`` given), ``gateway`` (``gateway_name`` given), ``local`` (the
+cluster is the local stack), ``in-cluster`` (this process runs in a Pod), ``tunnel``.
+``local``: the router of ``agent-sandbox local up``.
+``direct``: the router at ``api_url``.
+``gateway``: the address of a Gateway API object.
+``tunnel``: a port-forward to the router through the API server.
+``in-cluster``: the router's Service by its DNS name.
+``pod``: the Pod's own address, without a router. The network policy must allow it; the default one does not.
+"""
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """How to reach the cluster and its sandboxes. Every default works for a laptop and for a Pod.
+
+    Attributes:
+        mode: the way to sandboxes, see ``Mode``.
+        api_url: base URL of a router, for ``direct``.
+        gateway_name: name of the Gateway, for ``gateway``.
+        gateway_namespace: its namespace.
+        gateway_scheme: ``http`` or ``https``; upstream's Gateway has an http listener.
+        gateway_ready_timeout: seconds to wait for the Gateway's address.
+        port_forward_ready_timeout: seconds to wait for the tunnel to carry bytes.
+        server_port: port of the runtime inside the sandbox.
+        router_namespace: where the router's Service is, for ``tunnel`` and ``in-cluster``.
+        router_token: the router's credential. Unset: the local stack's own, else ``AGENT_SANDBOX_ROUTER_TOKEN`` or the
+            file in ``AGENT_SANDBOX_ROUTER_TOKEN_FILE``.
+        kube: a client of the API server to use and to leave open; the four below are ignored then.
+        kubeconfig: path of a kubeconfig. Unset: see ``choose_cluster``.
+        context: context in it; the current one if unset.
+        local: True uses the local stack, and nothing else will do; None uses it if it runs and nothing is configured.
+        state_dir: state directory of the local stack; the default one if unset.
+        headers: sent with each request to a sandbox, for example an Authorization of the program there.
+        tls: trust and client certificate for https to the router.
+        proxy: URL of an HTTP proxy on the way to the router.
+        trust_env: take the proxy from ``HTTP_PROXY`` and its kin.
+        session: an aiohttp session to use and to leave open; not for ``tunnel``, which needs a connector of its own.
+    """
+
+    mode: Mode = "auto"
+    api_url: str | None = None
+    gateway_name: str | None = None
+    gateway_namespace: str = "default"
+    gateway_scheme: Literal["http", "https"] = "http"
+    gateway_ready_timeout: float = 180
+    port_forward_ready_timeout: float = 30
+    server_port: int = RUNTIME_PORT
+    router_namespace: str = SYSTEM_NAMESPACE
+    router_token: str | None = field(default=None, repr=False)
+    kube: KubeClient | None = None
+    kubeconfig: str | Path | None = None
+    context: str | None = None
+    local: bool | None = None
+    state_dir: str | Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: ssl.SSLContext | None = None
+    proxy: str | None = None
+    trust_env: bool = False
+    session: aiohttp.ClientSession | None = None
+
+
+__all__ = ["ROUTER_TOKEN_FILE_VARIABLE", "ROUTER_TOKEN_VARIABLE", "ConnectionOptions", "Mode"]

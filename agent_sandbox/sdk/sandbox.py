@@ -1,0 +1,163 @@
+"""A handle on one sandbox: what an agent holds while it works in it."""
+
+from typing import Final
+
+import anyio
+
+from agent_sandbox.kube import KubeError, NotFoundError
+from agent_sandbox.sdk import legacy
+from agent_sandbox.sdk.claims import Binding, delete_claim, explain, wait_until_bound
+from agent_sandbox.sdk.connection import Connection
+from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
+from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.wire import Target, Wire
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
+from agent_sandbox_api.names import ANNOTATION_POD_NAME
+
+_PROBE_SECONDS: Final = 5.0
+
+
+class AsyncSandbox:
+    """One sandbox and everything that can be done with it.
+
+    Attributes:
+        claim_name: name of the SandboxClaim that holds it.
+        sandbox_name: name of the Sandbox; another one than the claim's if it came from a warm pool.
+        namespace: namespace of both.
+        pod_name: name of its Pod, as far as it was read from the cluster.
+        annotations: annotations of the Sandbox, as far as they were read from the cluster.
+    """
+
+    def __init__(self, connection: Connection, claim: SandboxClaimView, binding: Binding) -> None:
+        self.claim_name: str = claim.metadata.name
+        self.sandbox_name: str = binding.sandbox_name
+        self.namespace: str = claim.metadata.namespace
+        self.pod_name: str = binding.sandbox_name
+        self.annotations: dict[str, str] = {}
+        self._connection = connection
+        self._claim = claim
+        self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
+        self._wire = Wire(connection.route, lambda: self._target, connection.server_port)
+
+    async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
+        """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and
+        variables say ``sh -c '...'``.
+
+        Args:
+            command: the command line.
+            timeout: seconds until the command and all it started are killed; None means never.
+
+        Returns:
+            Output and exit code. A command that cannot be started has exit code 1 and says why on stderr.
+
+        Raises:
+            CommandTimeoutError: it was killed; carries the output until then.
+            SandboxError: the sandbox cannot be reached, is gone, or refused. The command was not repeated.
+        """
+        return await legacy.execute(self._wire, command, timeout)
+
+    async def write(self, path: str, content: bytes | str, timeout: float | None = 60) -> None:
+        """Write a file, making missing directories; an existing file is replaced.
+
+        Args:
+            path: relative to the workspace, or absolute within what the runtime allows (the workspace and ``/tmp``).
+            content: bytes, or text to be written as UTF-8.
+            timeout: seconds.
+
+        Raises:
+            SandboxPermissionError: the path is not allowed.
+            SandboxDiskFullError: no space is left.
+            SandboxError: the sandbox cannot be reached, is gone, or refused.
+        """
+        data = content.encode() if isinstance(content, str) else bytes(content)
+        await legacy.upload(self._wire, path, data, timeout)
+
+    async def read(self, path: str, timeout: float | None = 60) -> bytes:
+        """Read a file.
+
+        Args:
+            path: as for ``write``.
+            timeout: seconds.
+
+        Raises:
+            SandboxFileNotFoundError: there is no such file.
+            SandboxPermissionError: the path is not allowed.
+            SandboxError: the sandbox cannot be reached, is gone, or refused.
+        """
+        return await legacy.download(self._wire, path, timeout)
+
+    async def is_ready(self) -> bool:
+        """Ask the runtime in the sandbox whether it answers, for at most five seconds."""
+        try:
+            with anyio.fail_after(_PROBE_SECONDS):
+                # Whatever the program there says of "/", it is there; only the way to it can fail.
+                await self._wire.request("GET", "", timeout=_PROBE_SECONDS, accept=frozenset(range(400, 600)))
+        except (SandboxError, TimeoutError):
+            return False
+        return True
+
+    async def refresh(self) -> None:
+        """Read ``pod_name``, ``annotations`` and the Pod's addresses from the cluster.
+
+        Raises:
+            SandboxGoneError: the Sandbox does not exist any more.
+            SandboxError: the API server refuses.
+        """
+        sandbox = await self._read_sandbox()
+        self.annotations = dict(sandbox.metadata.annotations)
+        self.pod_name = self.annotations.get(ANNOTATION_POD_NAME) or self.sandbox_name
+        self._target = Target(self.namespace, self.sandbox_name, sandbox.status.pod_ips)
+
+    async def wait_until_ready(self, timeout: float = 180) -> None:
+        """Wait until the claim says Ready.
+
+        Raises:
+            SandboxReadyTimeoutError: it did not within ``timeout`` seconds.
+            SandboxError: it never will.
+        """
+        self._claim = await self._read_claim()
+        binding = await wait_until_bound(self._connection.kube, self._claim, timeout=timeout)
+        self._bind(binding)
+
+    async def delete(self) -> None:
+        """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.
+
+        Raises:
+            SandboxCleanupError: it still exists.
+        """
+        await delete_claim(self._connection.kube, self._claim)
+
+    def _bind(self, binding: Binding) -> None:
+        self.sandbox_name = binding.sandbox_name
+        self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
+
+    async def _read_claim(self) -> SandboxClaimView:
+        try:
+            claim = await self._connection.kube.get(SANDBOX_CLAIMS, self.claim_name, self.namespace)
+        except NotFoundError as error:
+            raise self._gone() from error
+        except KubeError as error:
+            raise explain(error, f"reading SandboxClaim {self.namespace}/{self.claim_name}") from error
+        if claim.metadata.uid != self._claim.metadata.uid:
+            raise self._gone()
+        return claim
+
+    async def _read_sandbox(self) -> SandboxView:
+        try:
+            return await self._connection.kube.get(SANDBOXES, self.sandbox_name, self.namespace)
+        except NotFoundError as error:
+            raise self._gone() from error
+        except KubeError as error:
+            raise explain(error, f"reading Sandbox {self.namespace}/{self.sandbox_name}") from error
+
+    def _gone(self) -> SandboxGoneError:
+        return SandboxGoneError(
+            f"sandbox {self.namespace}/{self.sandbox_name} of claim {self.claim_name} does not exist any more"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.namespace}/{self.claim_name})"
+
+
+__all__ = ["AsyncSandbox"]

@@ -1,0 +1,126 @@
+"""A handle on one sandbox: what an agent holds while it works in it.
+
+Generated from ``agent_sandbox/sdk/sandbox.py`` by ``hack/generate_sync_sdk.py``; do not edit.
+"""
+
+
+
+from agent_sandbox.sdk.facade import Facade
+from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.sandbox import AsyncSandbox
+
+
+class Sandbox(Facade[AsyncSandbox]):
+    """One sandbox and everything that can be done with it.
+
+    Attributes:
+        claim_name: name of the SandboxClaim that holds it.
+        sandbox_name: name of the Sandbox; another one than the claim's if it came from a warm pool.
+        namespace: namespace of both.
+        pod_name: name of its Pod, as far as it was read from the cluster.
+        annotations: annotations of the Sandbox, as far as they were read from the cluster.
+    """
+
+    @property
+    def claim_name(self) -> str:
+        """Name of the SandboxClaim that holds it."""
+        return self._inner.claim_name
+
+    @property
+    def sandbox_name(self) -> str:
+        """Name of the Sandbox; another one than the claim's if it came from a warm pool."""
+        return self._inner.sandbox_name
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of both."""
+        return self._inner.namespace
+
+    @property
+    def pod_name(self) -> str:
+        """Name of its Pod, as far as it was read from the cluster."""
+        return self._inner.pod_name
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Annotations of the Sandbox, as far as they were read from the cluster."""
+        return self._inner.annotations
+
+    def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
+        """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and
+        variables say ``sh -c '...'``.
+
+        Args:
+            command: the command line.
+            timeout: seconds until the command and all it started are killed; None means never.
+
+        Returns:
+            Output and exit code. A command that cannot be started has exit code 1 and says why on stderr.
+
+        Raises:
+            CommandTimeoutError: it was killed; carries the output until then.
+            SandboxError: the sandbox cannot be reached, is gone, or refused. The command was not repeated.
+        """
+        return self._run(lambda job: self._inner.run(command, timeout))
+
+    def write(self, path: str, content: bytes | str, timeout: float | None = 60) -> None:
+        """Write a file, making missing directories; an existing file is replaced.
+
+        Args:
+            path: relative to the workspace, or absolute within what the runtime allows (the workspace and ``/tmp``).
+            content: bytes, or text to be written as UTF-8.
+            timeout: seconds.
+
+        Raises:
+            SandboxPermissionError: the path is not allowed.
+            SandboxDiskFullError: no space is left.
+            SandboxError: the sandbox cannot be reached, is gone, or refused.
+        """
+        return self._run(lambda job: self._inner.write(path, content, timeout))
+
+    def read(self, path: str, timeout: float | None = 60) -> bytes:
+        """Read a file.
+
+        Args:
+            path: as for ``write``.
+            timeout: seconds.
+
+        Raises:
+            SandboxFileNotFoundError: there is no such file.
+            SandboxPermissionError: the path is not allowed.
+            SandboxError: the sandbox cannot be reached, is gone, or refused.
+        """
+        return self._run(lambda job: self._inner.read(path, timeout))
+
+    def is_ready(self) -> bool:
+        """Ask the runtime in the sandbox whether it answers, for at most five seconds."""
+        return self._run(lambda job: self._inner.is_ready())
+
+    def refresh(self) -> None:
+        """Read ``pod_name``, ``annotations`` and the Pod's addresses from the cluster.
+
+        Raises:
+            SandboxGoneError: the Sandbox does not exist any more.
+            SandboxError: the API server refuses.
+        """
+        return self._run(lambda job: self._inner.refresh())
+
+    def wait_until_ready(self, timeout: float = 180) -> None:
+        """Wait until the claim says Ready.
+
+        Raises:
+            SandboxReadyTimeoutError: it did not within ``timeout`` seconds.
+            SandboxError: it never will.
+        """
+        return self._run(lambda job: self._inner.wait_until_ready(timeout))
+
+    def delete(self) -> None:
+        """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.
+
+        Raises:
+            SandboxCleanupError: it still exists.
+        """
+        return self._run(lambda job: self._inner.delete())
+
+
+__all__ = ["Sandbox"]

@@ -1,0 +1,416 @@
+"""HTTP from the SDK to one sandbox, whichever way leads there.
+
+In: a method, a path inside the sandbox, a body. Out: the sandbox's answer, or an error of ``errors.py``. What was
+sent is never sent again, with two exceptions: a request of which nothing had left (a failed connection, or a router
+that says so) and, once, a method that only reads. Redirects are refused, because a sandbox's program must not be able
+to send its client elsewhere.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from agent_sandbox.sdk.errors import (
+    RequestTimeoutError,
+    SandboxConnectionError,
+    SandboxDiskFullError,
+    SandboxError,
+    SandboxFileNotFoundError,
+    SandboxNotFoundError,
+    SandboxNotReadyError,
+    SandboxOutcomeUnknownError,
+    SandboxPermissionError,
+    SandboxProtocolError,
+    SandboxRequestError,
+    SandboxTooLargeError,
+)
+
+R = TypeVar("R")
+
+HEADER_TIMEOUT: Final = "X-Sandbox-Timeout"
+HEADER_ERROR: Final = "X-Sandbox-Error"
+HEADER_DAEMON_VERSION: Final = "X-Sandboxd-Version"
+
+CONNECT_SECONDS: Final = 10.0
+"""How long one connection may take to open."""
+
+RETRY_SECONDS: Final = 15.0
+"""How long a request of which nothing was sent is tried again: longer than a Pod needs to come back, and the router
+itself waits for one."""
+
+READING_METHODS: Final = frozenset({"GET", "HEAD"})
+# Reasons under which the router guarantees that the sandbox saw nothing of the request.
+UNSENT_REASONS: Final = frozenset({"unreachable", "not-ready", "rate-limited"})
+_CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_ERROR_BODY_LIMIT: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """A sandbox as the data plane addresses it."""
+
+    namespace: str
+    sandbox_name: str
+    pod_ips: tuple[str, ...] = ()
+
+
+class Route(Protocol):
+    """A way to sandboxes: through a router, or straight to Pods."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session to send with."""
+
+    def base_url(self, target: Target, port: int) -> str:
+        """What a path of the sandbox is appended to, without a trailing slash."""
+
+    def headers(self, target: Target, port: int) -> Mapping[str, str]:
+        """Headers that lead to the sandbox."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer of the sandbox."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            SandboxProtocolError: it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise SandboxProtocolError(
+                f"the sandbox answered {len(self.body)} bytes that are no JSON: is another program listening there?"
+            ) from error
+
+
+def encode_path(path: str) -> str:
+    """Percent-encode a path of the sandbox, slashes too, so that no proxy on the way can fold or resolve it."""
+    encoded = quote(path, safe="")
+    # "." and ".." are dot segments in a URL even though nothing in them needs encoding.
+    return encoded.replace(".", "%2E") if encoded in {".", ".."} else encoded
+
+
+class Wire:
+    """Sends requests to one port of one sandbox.
+
+    Flow: method, path, body → headers of the route → answer or error.
+    Guarantees: a request takes effect at most once; no answer is waited for without a deadline, unless the caller asks.
+    Errors: see ``errors.py``; those of aiohttp never leave this class.
+    """
+
+    def __init__(self, route: Route, target: Callable[[], Target], port: int) -> None:
+        """
+        Args:
+            route: the way to the sandbox.
+            target: the sandbox; asked again for each request, because a resumed sandbox has other addresses.
+            port: the port inside the sandbox.
+        """
+        self._route = route
+        self._target = target
+        self.port = port
+        self.daemon_version: str | None = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None,
+        body: Callable[[], Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """Send a request and read the whole answer.
+
+        Args:
+            method: the HTTP method.
+            path: path in the sandbox, without the leading slash, already percent-encoded.
+            timeout: seconds for everything, also told to the router; None waits for ever.
+            body: makes the body, once per attempt.
+            headers: additional headers.
+            query: parameters of the query.
+            accept: error statuses to return rather than to raise.
+
+        Raises:
+            SandboxError: what went wrong.
+        """
+        async with self.stream(
+            method, path, timeout=timeout, body=body, headers=headers, query=query, accept=accept
+        ) as response:
+            try:
+                return Answer(response.status, response.headers, await response.read())
+            except TimeoutError as error:
+                raise self._timed_out(method, path, timeout) from error
+            except aiohttp.ClientError as error:
+                raise self._lost(method, path, error) from error
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None,
+        read_timeout: float | None = None,
+        body: Callable[[], Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: frozenset[int] = frozenset(),
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """As ``request``, but hands over the answer while its body is still arriving.
+
+        ``read_timeout`` is the longest silence in seconds; None means no limit of its own.
+        """
+        response = await self._send(
+            method,
+            path,
+            aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS, sock_read=read_timeout),
+            body=body,
+            headers=headers,
+            query=query,
+            accept=accept,
+        )
+        try:
+            yield response
+        finally:
+            response.release()
+
+    def websocket(
+        self, path: str, *, query: Mapping[str, str] | None = None, max_message_bytes: int = 16 * 2**20
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket to the sandbox.
+
+        Raises (on entering):
+            SandboxError: it was refused, or the sandbox cannot be reached.
+        """
+        return self._websocket(path, query, max_message_bytes)
+
+    @asynccontextmanager
+    async def _websocket(
+        self, path: str, query: Mapping[str, str] | None, max_message_bytes: int
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        socket = await self._retry_unsent(
+            lambda: self._connect_websocket(path, query, max_message_bytes), "GET", path, RETRY_SECONDS
+        )
+        try:
+            yield socket
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+                await socket.close()
+
+    async def _connect_websocket(
+        self, path: str, query: Mapping[str, str] | None, max_message_bytes: int
+    ) -> aiohttp.ClientWebSocketResponse:
+        target = self._target()
+        try:
+            return await self._route.session.ws_connect(
+                self._url(target, path, query),
+                headers={**self._route.headers(target, self.port)},
+                max_msg_size=max_message_bytes,
+                autoping=True,
+                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raised = _error_for(error.status, error.headers or {}, b"", f"WebSocket /{path}")
+            raise raised from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        timeout: aiohttp.ClientTimeout,
+        *,
+        body: Callable[[], Any] | None,
+        headers: Mapping[str, str] | None,
+        query: Mapping[str, str] | None,
+        accept: frozenset[int],
+    ) -> aiohttp.ClientResponse:
+        async def attempt() -> aiohttp.ClientResponse:
+            target = self._target()
+            all_headers = {**self._route.headers(target, self.port), **(headers or {})}
+            if timeout.total is not None:
+                all_headers[HEADER_TIMEOUT] = f"{timeout.total:g}"
+            response = await self._route.session.request(
+                method,
+                self._url(target, path, query),
+                data=None if body is None else body(),
+                headers=all_headers,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+            await self._check(response, f"{method} /{path}", accept)
+            return response
+
+        budget = RETRY_SECONDS if timeout.total is None else min(RETRY_SECONDS, timeout.total)
+        return await self._retry_unsent(attempt, method, path, budget, timeout.total)
+
+    async def _retry_unsent(
+        self,
+        attempt: Callable[[], Awaitable[R]],
+        method: str,
+        path: str,
+        budget: float,
+        timeout: float | None = None,
+    ) -> R:
+        """Try until something was sent, or until the budget of seconds is used up."""
+        pause = _FIRST_PAUSE
+        rereads = 1 if method in READING_METHODS else 0
+        deadline = anyio.current_time() + budget
+        while True:
+            try:
+                return await attempt()
+            except _UnsentError as error:
+                if anyio.current_time() + pause >= deadline:
+                    raise error.public from error.__cause__
+                await anyio.sleep(max(pause, min(error.retry_after, deadline - anyio.current_time())))
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                if isinstance(error, _CERTIFICATE_ERRORS) or anyio.current_time() + pause >= deadline:
+                    raise self._unreachable(error) from error
+                await anyio.sleep(pause)
+            except TimeoutError as error:
+                raise self._timed_out(method, path, timeout) from error
+            except aiohttp.InvalidURL as error:
+                raise SandboxProtocolError(f"{method} /{path}: {error} is no URL") from error
+            except aiohttp.ClientError as error:
+                if not rereads:
+                    raise self._lost(method, path, error) from error
+                rereads -= 1
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _check(self, response: aiohttp.ClientResponse, request: str, accept: frozenset[int]) -> None:
+        """Raise what an answer means if it is an error; leaves the body of a good one unread."""
+        self.daemon_version = response.headers.get(HEADER_DAEMON_VERSION, self.daemon_version)
+        made_by_router = HEADER_ERROR in response.headers
+        if response.status < 300 or response.status == 304 or (response.status in accept and not made_by_router):
+            return
+        try:
+            if response.status < 400:
+                raise SandboxProtocolError(
+                    f"{request}: the answer is a redirect ({response.status}), which is never followed: "
+                    "check the URL, and https against http"
+                )
+            body = await response.content.read(_ERROR_BODY_LIMIT)
+            raise _error_for(response.status, response.headers, body, request)
+        finally:
+            response.close()
+
+    def _url(self, target: Target, path: str, query: Mapping[str, str] | None) -> URL:
+        url = f"{self._route.base_url(target, self.port)}/{path}"
+        if query:
+            url += "?" + "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items())
+        return URL(url, encoded=True)
+
+    def _unreachable(self, error: BaseException) -> SandboxConnectionError:
+        target = self._target()
+        url = self._route.base_url(target, self.port)
+        return SandboxConnectionError(
+            f"sandbox {target.namespace}/{target.sandbox_name} cannot be reached at {url}: {error}. Nothing was sent"
+        )
+
+    def _lost(self, method: str, path: str, error: BaseException) -> SandboxOutcomeUnknownError:
+        target = self._target()
+        return SandboxOutcomeUnknownError(
+            f"{method} /{path}: the connection to sandbox {target.namespace}/{target.sandbox_name} broke "
+            f"before the whole answer came ({str(error) or type(error).__name__}). "
+            "The request may have been carried out"
+        )
+
+    def _timed_out(self, method: str, path: str, timeout: float | None) -> RequestTimeoutError:
+        target = self._target()
+        limit = f" within {timeout:g} s" if timeout is not None else ""
+        return RequestTimeoutError(
+            f"{method} /{path}: no answer from sandbox {target.namespace}/{target.sandbox_name}{limit}"
+        )
+
+
+class _UnsentError(Exception):
+    """The router says that the sandbox saw nothing of the request; carries what to raise when patience ends."""
+
+    def __init__(self, public: SandboxError, retry_after: float) -> None:
+        super().__init__(str(public))
+        self.public = public
+        self.retry_after = retry_after
+
+
+def _error_for(status: int, headers: Mapping[str, str], body: bytes, request: str) -> Exception:
+    """The error that an answer means."""
+    code, detail = _read_detail(body)
+    reason = headers.get(HEADER_ERROR)
+    if reason is not None:
+        error = _router_error(reason, status, detail, request)
+        if reason in UNSENT_REASONS:
+            return _UnsentError(error, _retry_after(headers))
+        return error
+    text = f"{request}: {status} {detail}".rstrip()
+    match status, code:
+        case (401 | 403, _) | (_, "PERMISSION_DENIED"):
+            return SandboxPermissionError(text, status=status, detail=detail, code=code)
+        case (404, _):
+            return SandboxFileNotFoundError(text, status=status, detail=detail, code=code)
+        case (413, _):
+            return SandboxTooLargeError(text, status=status, detail=detail, code=code)
+        case (507, _):
+            return SandboxDiskFullError(text, status=status, detail=detail, code=code)
+        case _:
+            return SandboxRequestError(text, status=status, detail=detail, code=code)
+
+
+def _router_error(reason: str, status: int, detail: str, request: str) -> SandboxError:
+    text = f"{request}: the router says: {detail or reason}"
+    match reason:
+        case "not-found":
+            return SandboxNotFoundError(text)
+        case "suspended":
+            return SandboxNotReadyError(f"{text}. Resume it first", reason="SandboxSuspended")
+        case "not-ready":
+            return SandboxNotReadyError(text)
+        case "unreachable":
+            return SandboxConnectionError(text)
+        case "broken":
+            return SandboxOutcomeUnknownError(f"{text}. The request may have been carried out")
+        case "timeout":
+            return RequestTimeoutError(text)
+        case "unauthenticated" | "forbidden":
+            hint = "give the client a router_token, or set AGENT_SANDBOX_ROUTER_TOKEN"
+            return SandboxPermissionError(f"{text} ({hint})", status=status, detail=detail, code=reason)
+        case "too-large":
+            return SandboxTooLargeError(text, status=status, detail=detail, code=reason)
+        case _:
+            return SandboxRequestError(text, status=status, detail=detail, code=reason)
+
+
+def _read_detail(body: bytes) -> tuple[str, str]:
+    """Code and sentence of an error body in any of the forms that routers and runtimes use."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return "", body[:200].decode("utf-8", "replace").strip()
+    if not isinstance(data, dict):
+        return "", ""
+    sentence = data.get("detail") or data.get("message") or ""
+    return str(data.get("code", "")), sentence if isinstance(sentence, str) else json.dumps(sentence)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else 0.0
+
+
+__all__ = ["Answer", "Route", "Target", "Wire", "encode_path"]
