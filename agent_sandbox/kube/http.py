@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
 
 from agent_sandbox.kube.credentials import Credentials, StaticToken
-from agent_sandbox.kube.errors import OutcomeUnknownError, TransportError, UnreachableError
+from agent_sandbox.kube.errors import OutcomeUnknownError, TransportError, UnreachableError, error_for
 from agent_sandbox.kube.transport import NO_QUERY, RawResponse, target_of
 
 POOL_SIZE: Final = 64
@@ -111,6 +112,31 @@ class AiohttpTransport:
             yield _Stream(answer, name, read_timeout)
         finally:
             answer.close()
+
+    async def open_websocket(
+        self, path: str, *, query: tuple[tuple[str, str], ...] = (), protocols: tuple[str, ...]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket (exec, port-forward) on a connection of its own; the caller closes it.
+
+        Raises:
+            ApiError: the server answered something else than an upgrade.
+            TransportError: it cannot be reached.
+        """
+        url = self._base + path + ("?" + urlencode(query) if query else "")
+        for refreshed in (False, True):
+            headers = await self._request_headers(None)
+            try:
+                return await self._watch_session().ws_connect(
+                    URL(url, encoded=True), headers=headers, protocols=protocols, max_msg_size=0
+                )
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status == 401 and not refreshed and await self._credentials.refresh():
+                    continue
+                # The body of a refused upgrade is not handed out by aiohttp; the status must do.
+                raise error_for(error.status, b"", {}, f"WebSocket {path}: {error.message}") from error
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _no_answer(error, f"WebSocket {self._base}{path}", CONNECT_TIMEOUT) from error
+        raise AssertionError("the second attempt returns or raises")
 
     async def _open(
         self, session: aiohttp.ClientSession, method: str, url: URL, limits: aiohttp.ClientTimeout, name: str

@@ -149,6 +149,7 @@ class AsyncSandboxClient:
             port_forward_ready_timeout=port_forward_ready_timeout,
             server_port=server_port,
             router_namespace=router_namespace,
+            namespace=namespace,
             router_token=router_token,
             kube=kube,
             kubeconfig=kubeconfig,

@@ -42,6 +42,7 @@ class ConnectionOptions:
         port_forward_ready_timeout: seconds to wait for the tunnel to carry bytes.
         server_port: port of the runtime inside the sandbox.
         router_namespace: where the router's Service is, for ``tunnel`` and ``in-cluster``.
+        namespace: namespace of the sandboxes; ``tunnel`` looks there too for a router, as the Go project's client did.
         router_token: the router's credential. Unset: the local stack's own, else ``AGENT_SANDBOX_ROUTER_TOKEN`` or the
             file in ``AGENT_SANDBOX_ROUTER_TOKEN_FILE``.
         kube: a client of the API server to use and to leave open; the four below are ignored then.
@@ -65,6 +66,7 @@ class ConnectionOptions:
     port_forward_ready_timeout: float = 30
     server_port: int = RUNTIME_PORT
     router_namespace: str = SYSTEM_NAMESPACE
+    namespace: str = "default"
     router_token: str | None = field(default=None, repr=False)
     kube: KubeClient | None = None
     kubeconfig: str | Path | None = None

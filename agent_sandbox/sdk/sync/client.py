@@ -3,8 +3,6 @@
 Generated from ``agent_sandbox/sdk/client.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
-
-
 import ssl
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Generated from ``agent_sandbox/sdk/sandbox.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
-
-
 from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.results import ExecutionResult
 from agent_sandbox.sdk.sandbox import AsyncSandbox
