@@ -1,0 +1,70 @@
+"""What `make test-envtest` is made of, as far as it can be seen without a Kubernetes."""
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent_sandbox.testing.certificates import CertificateAuthority
+from agent_sandbox.testing.envtest import EnvtestError, KubeAssets, kubernetes
+
+
+def test_missing_assets_are_named_together_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "etcd").touch()
+    with pytest.raises(EnvtestError, match="has no kube-apiserver, kubectl: run `make kube-assets`"):
+        KubeAssets.find(tmp_path)
+
+
+def test_without_a_folder_the_message_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    with pytest.raises(EnvtestError, match="make test-envtest"):
+        KubeAssets.find()
+
+
+def test_a_program_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    script = tmp_path / "etcd"
+    script.write_text("#!/bin/sh\necho no space left >&2\nexit 7\n")
+    script.chmod(0o755)
+    with (
+        pytest.raises(EnvtestError, match=r"(?s)etcd ended with status 7.*no space left"),
+        kubernetes(tmp_path / "run", assets=KubeAssets(script, script, script)),
+    ):
+        pytest.fail("it cannot have started")
+
+
+def test_a_server_and_a_user_of_one_authority_trust_each_other(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    server_pair = authority.server("server", ["127.0.0.1", "localhost"])
+    user_pair = authority.user("system:node:alice", ["readers", "writers"])
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate_file)
+    server.load_cert_chain(server_pair.certificate, server_pair.key)
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(cafile=authority.certificate_file)
+    client.load_cert_chain(user_pair.certificate, user_pair.key)
+    seen: list[object] = []
+
+    def serve(end: socket.socket) -> None:
+        with server.wrap_socket(end, server_side=True) as secure:
+            seen.append((secure.getpeercert() or {}).get("subject"))
+            secure.sendall(b"hello")
+
+    near, far = socket.socketpair()
+    thread = threading.Thread(target=serve, args=(far,))
+    thread.start()
+    with client.wrap_socket(near, server_hostname="127.0.0.1") as secure:
+        assert secure.recv(5) == b"hello"
+    thread.join()
+    assert seen == [
+        (
+            (("organizationName", "readers"),),
+            (("organizationName", "writers"),),
+            (("commonName", "system:node:alice"),),
+        )
+    ]
+
+
+def test_keys_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    key = CertificateAuthority(tmp_path).signing_key("accounts")
+    assert key.stat().st_mode & 0o077 == 0
