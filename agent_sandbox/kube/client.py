@@ -91,7 +91,16 @@ class KubeClient:
         self.transport = transport
         self.field_manager = field_manager
         self.request_timeout = request_timeout
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
+
+    def with_transport(self, transport: Transport, *, request_timeout: float | None = None) -> "KubeClient":
+        """The same client over another transport, usually a decorator of this one's."""
+        return KubeClient(
+            transport,
+            field_manager=self.field_manager,
+            request_timeout=self.request_timeout if request_timeout is None else request_timeout,
+            clock=self.clock,
+        )
 
     async def aclose(self) -> None:
         """Close the transport."""
@@ -364,7 +373,7 @@ class KubeClient:
             if answer.status != 429 or pause is None or not attempts_left:
                 raise error_for(answer.status, answer.body, answer.headers, f"{method} {path}")
             attempts_left -= 1
-            await self._clock.sleep(pause)
+            await self.clock.sleep(pause)
 
     def _manager_query(self) -> dict[str, str]:
         return {"fieldManager": self.field_manager}
