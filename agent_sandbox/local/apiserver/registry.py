@@ -46,6 +46,8 @@ class Registry:
         """One kind per bucket: the version under which its objects are stored."""
         by_bucket: dict[str, ResourceType] = {}
         for kind in self.all():
+            if "list" not in kind.verbs:
+                continue
             if kind.bucket not in by_bucket or kind.conversion is None:
                 by_bucket[kind.bucket] = kind
         return by_bucket.values()

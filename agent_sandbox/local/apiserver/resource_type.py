@@ -29,6 +29,7 @@ class Column:
         format: ``name`` for the name column.
         description: what the column shows.
         priority: 0 is always shown, others only with ``-o wide``.
+        relative: True if the cell is a time to show as an age.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     format: str = ""
     description: str = ""
     priority: int = 0
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,6 @@ class WriteContext:
     Attributes:
         now: RFC 3339 time of the request.
         user: who writes.
-        namespace_exists: tells whether a namespace is there.
     """
 
     now: str

@@ -4,40 +4,53 @@ Flow: authenticated request -> discovery, a resource's endpoint, or a provider (
 ``run`` does what must happen without a request: garbage collection, namespaces that end, old Events.
 """
 
-from collections.abc import Awaitable, Callable
-
 import anyio
 from anyio.abc import TaskStatus
 
 from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.local.apiserver.background import Background
 from agent_sandbox.local.apiserver.bootstrap import ensure_defaults
+from agent_sandbox.local.apiserver.builtin.reviews import Authenticator
 from agent_sandbox.local.apiserver.discovery import Discovery
 from agent_sandbox.local.apiserver.endpoints import ResourceEndpoints
 from agent_sandbox.local.apiserver.errors import StatusError, UnknownPathError
-from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse
+from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
 from agent_sandbox.local.apiserver.objects import Objects
 from agent_sandbox.local.apiserver.paths import parse_resource_path
+from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz", "/healthz/ping", "/livez/ping", "/readyz/ping"})
 
 
+def _nobody(_token: str) -> UserInfo | None:
+    return None
+
+
 class ApiServer:
     """A Kubernetes API over an ``ObjectStore``."""
 
-    def __init__(self, store: ObjectStore, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        clock: Clock | None = None,
+        authenticate: Authenticator = _nobody,
+    ) -> None:
         """
         Args:
             store: keeps the objects.
             clock: the server's time; the machine's by default.
+            authenticate: who a bearer token belongs to, for TokenReviews; the front checks requests with the same.
         """
+        self.providers = PodProviders()
+        """What a node offers; it sets them when it starts."""
         self._clock = clock or SystemClock()
         self._store = store
         self.registry = Registry(store)
         self.objects = Objects(store, self.registry, self._clock)
-        self._endpoints = ResourceEndpoints(store, self.objects, self._clock)
+        self._endpoints = ResourceEndpoints(store, self.objects, self._clock, self.providers, authenticate)
         self._discovery = Discovery(self.registry)
         self._background = Background(store, self.registry, self.objects, self._clock)
 
@@ -84,6 +97,3 @@ class ApiServer:
         if resource is None:
             raise UnknownPathError
         return await self._endpoints.answer(resource, path, request)
-
-
-Handler = Callable[[ApiRequest], Awaitable[ApiResponse]]

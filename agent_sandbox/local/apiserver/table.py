@@ -37,8 +37,7 @@ def make_table(
 def _definition(column: Column) -> JsonObject:
     return {
         "name": column.name,
-        # Kubernetes sends times of built-in kinds as text that is an age already.
-        "type": column.type if column.type != "date" else "string",
+        "type": column.type,
         "format": column.format,
         "description": column.description or (_DESCRIPTION if column.format == "name" else column.name),
         "priority": column.priority,
@@ -61,7 +60,7 @@ def partial_metadata(value: JsonObject) -> JsonObject:
 
 def _cell(column: Column, value: JsonObject, now: datetime) -> Any:
     found = column.read(value)
-    if column.type == "date":
+    if column.relative:
         return "<unknown>" if not found else age(found, now)
     return found
 

@@ -7,7 +7,7 @@ from agent_sandbox.local.apiserver.jsonpath import first_at
 from agent_sandbox.local.apiserver.resource_type import Column, JsonObject
 
 NAME = Column("Name", lambda value: value["metadata"]["name"], format="name")
-AGE = Column("Age", lambda value: value["metadata"].get("creationTimestamp"), "date")
+AGE = Column("Age", lambda value: value["metadata"].get("creationTimestamp"), relative=True)
 _NONE = "<none>"
 _UNSET = "<unset>"
 
@@ -236,14 +236,14 @@ def _event_count(value: JsonObject) -> int:
 
 
 EVENT = (
-    Column("Last Seen", _event_last, "date"),
+    Column("Last Seen", _event_last, relative=True),
     Column("Type", _at(".type", "")),
     Column("Reason", _at(".reason", "")),
     Column("Object", _event_object),
     Column("Subobject", _at(".involvedObject.fieldPath", ""), priority=1),
     Column("Source", _event_source, priority=1),
     Column("Message", lambda value: str(value.get("message", "")).strip()),
-    Column("First Seen", _event_first, "date", priority=1),
+    Column("First Seen", _event_first, priority=1, relative=True),
     Column("Count", _event_count, "string", priority=1),
     Column("Name", lambda value: value["metadata"]["name"], format="name", priority=1),
 )
@@ -326,10 +326,3 @@ def _role_reference(value: JsonObject) -> str:
 
 ROLE_BINDING = (NAME, Column("Role", _role_reference), AGE)
 DEFAULT = (NAME, Column("Created At", lambda value: value["metadata"].get("creationTimestamp"), "date"))
-
-
-def default_policy_types(value: JsonObject) -> None:
-    """A NetworkPolicy governs ingress, and egress if it has egress rules, unless it says otherwise."""
-    spec = value.setdefault("spec", {})
-    if not spec.get("policyTypes"):
-        spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]

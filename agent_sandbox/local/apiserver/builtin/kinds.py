@@ -6,7 +6,9 @@ from dataclasses import replace
 from agent_sandbox.local.apiserver.builtin import columns
 from agent_sandbox.local.apiserver.builtin.events import EVENT_CONVERSION
 from agent_sandbox.local.apiserver.builtin.namespaces import NAMESPACE_STRATEGY
+from agent_sandbox.local.apiserver.builtin.network import NETWORK_POLICY_STRATEGY
 from agent_sandbox.local.apiserver.builtin.pods import POD_STRATEGY
+from agent_sandbox.local.apiserver.builtin.reviews import REVIEW_KINDS
 from agent_sandbox.local.apiserver.builtin.services import SERVICE_STRATEGY
 from agent_sandbox.local.apiserver.builtin.storage import PV_STRATEGY, PVC_STRATEGY
 from agent_sandbox.local.apiserver.custom.definition import CUSTOM_RESOURCE_DEFINITIONS
@@ -180,7 +182,7 @@ BUILTIN_KINDS: tuple[ResourceType, ...] = (
         "NetworkPolicy",
         singular="networkpolicy",
         short_names=("netpol",),
-        strategy=Strategy(generation=True, default=columns.default_policy_types),
+        strategy=NETWORK_POLICY_STRATEGY,
         columns=columns.NETWORK_POLICY,
     ),
     ResourceType("coordination.k8s.io", "v1", "leases", "Lease", columns=columns.LEASE),
@@ -229,4 +231,5 @@ BUILTIN_KINDS: tuple[ResourceType, ...] = (
         strategy=_RBAC,
         columns=columns.ROLE_BINDING,
     ),
+    *REVIEW_KINDS,
 )

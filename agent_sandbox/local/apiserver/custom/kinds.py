@@ -19,6 +19,7 @@ _AGE = Column(
     "Age",
     lambda value: value["metadata"].get("creationTimestamp"),
     "date",
+    relative=True,
     description="CreationTimestamp is a timestamp representing the server time when this object was created.",
 )
 _NAME = Column(
@@ -96,6 +97,7 @@ def _column(source: JsonObject) -> Column:
         source.get("format", ""),
         source.get("description") or f"Custom resource definition column (in JSONPath format): {source['jsonPath']}",
         source.get("priority", 0),
+        relative=kind == "date",
     )
 
 

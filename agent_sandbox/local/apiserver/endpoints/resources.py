@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_sandbox.clock import Clock
+from agent_sandbox.local.apiserver.builtin.reviews import REVIEWERS, Review
 from agent_sandbox.local.apiserver.endpoints.bodies import read_object, read_value
 from agent_sandbox.local.apiserver.endpoints.lists import Lists, selector_of
 from agent_sandbox.local.apiserver.endpoints.options import delete_options, write_options
+from agent_sandbox.local.apiserver.endpoints.pods import bind, evict, read_log
 from agent_sandbox.local.apiserver.endpoints.representation import Representation
 from agent_sandbox.local.apiserver.endpoints.scale import scale_of, with_scale
 from agent_sandbox.local.apiserver.endpoints.watches import Watches
@@ -21,13 +23,16 @@ from agent_sandbox.local.apiserver.errors import (
     UnknownPathError,
     UnsupportedMediaError,
 )
-from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse
+from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
 from agent_sandbox.local.apiserver.objects import Objects
+from agent_sandbox.local.apiserver.objects.writes import check_identity
 from agent_sandbox.local.apiserver.patches import apply_json_patch, apply_merge_patch, apply_strategic_patch
 from agent_sandbox.local.apiserver.paths import ResourcePath
+from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
+_POD_SUBRESOURCES = frozenset({"binding", "eviction", "log", "exec", "attach", "portforward"})
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -37,8 +42,17 @@ _APPLY_PATCH = "application/apply-patch+yaml"
 class ResourceEndpoints:
     """Answers requests on resources."""
 
-    def __init__(self, store: ObjectStore, objects: Objects, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        objects: Objects,
+        clock: Clock,
+        providers: PodProviders,
+        authenticate: Callable[[str], UserInfo | None],
+    ) -> None:
         self._objects = objects
+        self._providers = providers
+        self._authenticate = authenticate
         self._store = store
         self._lists = Lists(store, objects)
         self.watches = Watches(store, clock)
@@ -55,6 +69,11 @@ class ResourceEndpoints:
             raise BadRequestError("an empty namespace may not be set when a resource name is provided")
         if not resource.namespaced and path.namespace:
             raise UnknownPathError
+        reviewer = REVIEWERS.get(resource.bucket)
+        if reviewer is not None:
+            return self._review(resource, reviewer, path, request)
+        if path.subresource in _POD_SUBRESOURCES:
+            return await self._answer_pod(resource, path, request)
         if path.name:
             return await self._answer_object(resource, path, request)
         return await self._answer_collection(resource, path, request)
@@ -86,6 +105,27 @@ class ResourceEndpoints:
                 return await self._delete(resource, path, request)
             case _:
                 raise MethodNotAllowedError
+
+    async def _answer_pod(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        match path.subresource, request.method:
+            case "binding", "POST":
+                return await bind(self._objects, resource, path, request)
+            case "eviction", "POST":
+                return await evict(self._objects, resource, path, request)
+            case "log", "GET":
+                return await read_log(self._objects, self._providers, resource, path, request)
+            case "exec" | "attach" | "portforward", "GET" | "POST":
+                raise BadRequestError("Upgrade request required")
+            case _:
+                raise MethodNotAllowedError
+
+    def _review(self, resource: ResourceType, review: Review, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        if request.method != "POST" or path.name:
+            raise MethodNotAllowedError
+        value = read_object(request)
+        check_identity(resource, value, path.namespace, "")
+        value["status"] = review(value, request.user or UserInfo(), self._authenticate)
+        return ApiResponse.json(value, 201)
 
     def _get(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         representation = Representation.of(request)

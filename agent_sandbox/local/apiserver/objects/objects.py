@@ -136,7 +136,7 @@ class Objects:
         drop_nulls_and_unknown(resource, value)
         fill_defaults(resource, value)
         prepare_update(resource, value, old, options, context)
-        check_valid(resource, value, old)
+        check_valid(resource, value, old, options.subresource)
         value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if value == old:
             return old

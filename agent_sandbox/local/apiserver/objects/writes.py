@@ -131,7 +131,7 @@ def prepare_update(
     keep_server_metadata(value["metadata"], old_metadata)
     if options.subresource == "status":
         _keep_all_but_status(resource, value, old)
-    else:
+    elif options.subresource != "binding":
         resource.strategy.prepare_update(value, old, context)
         if resource.custom and resource.has_status:
             _copy_field("status", value, old)
@@ -184,7 +184,7 @@ def _spec_part(resource: ResourceType, value: JsonObject) -> JsonObject:
     return {name: entry for name, entry in value.items() if name not in hidden}
 
 
-def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | None) -> None:
+def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | None, subresource: str = "") -> None:
     """Raise what is wrong with an object, all of it at once.
 
     Raises:
@@ -198,7 +198,7 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
         causes += finalizer_update_causes(metadata, old["metadata"])
     if resource.schema is not None:
         causes += schema_causes(value, resource.schema)
-    if not causes or not resource.custom:
+    if subresource != "binding":
         causes += resource.strategy.validate(value, old)
     if causes:
         raise InvalidError(resource, name, causes)
