@@ -60,6 +60,10 @@ manifests: setup ## Generate the CRDs, the API reference and RBAC from the code.
 kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against; needs Go.
 	@hack/kube/build.sh
 
+.PHONY: test-envtest
+test-envtest: setup ## Run the tests that need a real kube-apiserver, against one started for them.
+	KUBEBUILDER_ASSETS="$$(hack/kube/build.sh)" $(BIN)/pytest test/envtest $(PYTEST_ARGS)
+
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.
 	$(BIN)/python -m build --outdir dist .
