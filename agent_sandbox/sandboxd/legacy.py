@@ -5,7 +5,6 @@ is optional and additive: timeouts, variables, standard input, operation identif
 """
 
 import base64
-import os
 from functools import partial
 from typing import Any, Final
 
@@ -127,7 +126,7 @@ class LegacyApi:
 
     def _request(self, fields: Fields, argv: list[str]) -> ExecuteRequest:
         environment = {**self._environment, **fields.variables("env")}
-        cwd = os.path.join(self._confinement.root, fields.text("cwd") or "")  # noqa: PTH118 - an absolute cwd stays as it is
+        cwd = str(self._confinement.root / (fields.text("cwd") or ""))
         stdin = fields.text("stdin")
         environment["PWD"] = cwd
         timeout = fields.seconds("timeout") or self._options.default_timeout

@@ -1,0 +1,76 @@
+"""What the router can be told: one frozen set of options, each with its unit, its default and the reason for it."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from agent_sandbox.router.errors import RouterConfigError
+from agent_sandbox_api.names import ROUTER_PORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterOptions:
+    """Options of the router.
+
+    Attributes:
+        host: address to listen on; loopback unless told otherwise.
+        port: TCP port; 0 takes a free one.
+        token_file: file with the router's own bearer tokens, one per line. Every request must carry one of them in
+            ``X-Sandbox-Authorization``. Two lines allow a rotation; the file is read again when it changes.
+        unsafe_allow_all: serve without any credential. Whoever reaches the port then reaches every sandbox.
+        connect_timeout: seconds to reach the Pod, all attempts together.
+        response_timeout: seconds from the end of the request until the sandbox begins to answer. A legacy
+            ``/execute`` answers only when its command has ended, so it must outlast commands whose request does not
+            say ``X-Sandbox-Timeout``; 180 is the original's value.
+        idle_timeout: seconds without a byte in a body, either way.
+        upgraded_idle_timeout: the same for upgraded connections (WebSocket), which may rest for long.
+        total_timeout: seconds for a whole exchange that names no ``X-Sandbox-Timeout``; None means no bound.
+        max_timeout: upper bound of ``X-Sandbox-Timeout``, in seconds.
+        head_timeout: seconds that a client may take to send a request's head once it has begun (slow loris).
+        keepalive_timeout: seconds that a client's connection may rest between requests; longer than that of the usual
+            load balancers (60), so that they and not we close first.
+        wait_unknown: seconds to wait for a name that the router does not know: its watch may lag behind the creator.
+        wait_ready: seconds to wait for a sandbox that is known and not Ready.
+        max_body_bytes: largest request body; None leaves it to the sandbox.
+        drain_timeout: seconds that begun exchanges get when the router stops.
+        proto: what ``X-Forwarded-Proto`` says when a load balancer ends TLS before us.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = ROUTER_PORT
+    token_file: Path | None = None
+    unsafe_allow_all: bool = False
+    connect_timeout: float = 5.0
+    response_timeout: float = 180.0
+    idle_timeout: float = 300.0
+    upgraded_idle_timeout: float = 3600.0
+    total_timeout: float | None = None
+    max_timeout: float = 86400.0
+    head_timeout: float = 10.0
+    keepalive_timeout: float = 75.0
+    wait_unknown: float = 2.0
+    wait_ready: float = 10.0
+    max_body_bytes: int | None = None
+    drain_timeout: float = 30.0
+    proto: str = "http"
+
+    def __post_init__(self) -> None:
+        if self.token_file is None and not self.unsafe_allow_all:
+            raise RouterConfigError(
+                "the router has no credential to ask for: give it a token file (--token-file), or say "
+                "--unsafe-allow-all to let everybody who reaches its port into every sandbox"
+            )
+        if self.token_file is None and not _is_loopback(self.host):
+            raise RouterConfigError(
+                f"without a token file the router listens on loopback only, not on {self.host}: everybody in the "
+                "network would reach every sandbox"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

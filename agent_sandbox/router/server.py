@@ -1,0 +1,323 @@
+"""The router's front: accepts connections, checks and routes each request, answers for itself where it must.
+
+In: clients' connections. Out: exchanges with Pods. Every connection is served by one task of one task group; stopping
+lets begun exchanges end within a bound.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Final
+
+import anyio
+import anyio.abc
+
+from agent_sandbox.router.credentials import TokenFile
+from agent_sandbox.router.directory import Directory, Target
+from agent_sandbox.router.errors import (
+    BrokenError,
+    HeadTooLargeError,
+    RefusalError,
+    TimedOutError,
+    TooLargeError,
+    UnreachableError,
+)
+from agent_sandbox.router.exchange import After, Exchange
+from agent_sandbox.router.http1 import (
+    MAX_HEAD,
+    BodyKind,
+    Framing,
+    RequestHead,
+    encode_head,
+    parse_request,
+    request_framing,
+)
+from agent_sandbox.router.options import RouterOptions
+from agent_sandbox.router.rewrite import text_of
+from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, read_route
+from agent_sandbox.router.upstream import SocketFactory, Upstreams, plain_socket
+from agent_sandbox.router.wire import Wire, WireError
+
+logger = logging.getLogger(__name__)
+
+REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+"""Methods without effect: they may use a kept connection, and be sent again if it turns out to be closed."""
+
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 4 * 1024 * 1024
+"""How long and how much of an unwanted request body is read, so that the client gets to see the answer."""
+
+_PHRASES: Final = {
+    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found", 409: b"Conflict",
+    413: b"Content Too Large", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}  # fmt: skip
+
+
+@dataclass(eq=False)
+class _Client:
+    """A client's connection; idle between requests."""
+
+    wire: Wire
+    idle: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Router:
+    """Serves clients.
+
+    Args:
+        directory: what is known of sandboxes; somebody else feeds it.
+        socket_factory: makes the sockets that reach Pods; the host's own by default.
+
+    Raises:
+        RouterConfigError: the token file cannot be read or is empty.
+    """
+
+    def __init__(
+        self, directory: Directory, *, options: RouterOptions, socket_factory: SocketFactory = plain_socket
+    ) -> None:
+        self.options = options
+        self._directory = directory
+        self._upstreams = Upstreams(socket_factory, connect_timeout=options.connect_timeout)
+        self._tokens = TokenFile(options.token_file) if options.token_file is not None else None
+        self._clients: set[_Client] = set()
+        self._draining = False
+        self._quiet = anyio.Event()
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled, then let begun exchanges end; reports the URL once requests are accepted.
+
+        Raises:
+            OSError: the address is in use or not this machine's.
+        """
+        loop = asyncio.get_running_loop()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
+
+            def connected(wire: Wire) -> None:
+                tasks.start_soon(self._serve_client, wire, name=f"client {wire.peer}")
+
+            server = await loop.create_server(
+                lambda: Wire(connected),
+                self.options.host,
+                self.options.port,
+                backlog=2048,
+            )
+            try:
+                task_status.started(_url(server.sockets[0]))
+                await anyio.sleep_forever()
+            finally:
+                server.close()
+                with anyio.CancelScope(shield=True):
+                    await self._drain()
+                tasks.cancel_scope.cancel()
+
+    async def _drain(self) -> None:
+        self._draining = True
+        for client in list(self._clients):
+            client.idle.cancel()
+        with anyio.move_on_after(self.options.drain_timeout):
+            while self._clients:
+                self._quiet = anyio.Event()
+                await self._quiet.wait()
+
+    # One connection
+
+    async def _serve_client(self, wire: Wire) -> None:
+        client = _Client(wire)
+        self._clients.add(client)
+        try:
+            while await self._serve_request(client) is After.REUSE:
+                pass
+            wire.close()
+        except WireError:
+            wire.abort()
+        except BaseException:
+            wire.abort()
+            raise
+        finally:
+            self._clients.discard(client)
+            if not self._clients:
+                self._quiet.set()
+
+    async def _serve_request(self, client: _Client) -> After:
+        """Serve the next request on a connection."""
+        wire = client.wire
+        head: RequestHead | None = None
+        exchange: Exchange | None = None
+        try:
+            head = await self._next_head(client)
+            if head is None:
+                return After.CLOSE
+            framing = request_framing(head)
+            if (own := self._own_answer(head)) is not None:
+                wire.write(own)
+                return await self._after_own_answer(wire, head, framing)
+            route = await self._admit(head, framing)
+            exchange = Exchange(wire, head, framing, self.options, name=route.identifier, draining=self._draining)
+            return await self._exchange(exchange, route, head, framing)
+        except RefusalError as refusal:
+            if exchange is not None and exchange.progress.answering:
+                # The answer has begun: only a broken connection still says that it will not end well.
+                logger.info("response cut short: %s", refusal.detail)
+                wire.abort()
+                return After.CLOSE
+            wire.write(refusal_response(refusal, head, close=True))
+            await _linger(wire)
+            return After.CLOSE
+
+    async def _next_head(self, client: _Client) -> RequestHead | None:
+        """The next request's head; None if the client is done, too slow, or we are."""
+        wire = client.wire
+        if not wire.pending:
+            client.idle = anyio.CancelScope(deadline=anyio.current_time() + self.options.keepalive_timeout)
+            if self._draining:
+                return None
+            with client.idle:
+                data = await wire.read()
+                if not data:
+                    return None
+                wire.unread(data)
+            if client.idle.cancelled_caught:
+                return None
+        with anyio.move_on_after(self.options.head_timeout):
+            try:
+                raw = await wire.read_head(MAX_HEAD)
+            except ValueError as error:
+                raise HeadTooLargeError(f"The request's head is larger than {MAX_HEAD} bytes.") from error
+            return None if raw is None else parse_request(raw)
+        return None
+
+    async def _admit(self, head: RequestHead, framing: Framing) -> Route:
+        """Check the credential, then the route and the body's size."""
+        if self._tokens is not None:
+            await self._tokens.check(text_of(head, AUTHORIZATION))
+        route = read_route(head)
+        limit = self.options.max_body_bytes
+        if limit is not None and framing.kind is BodyKind.LENGTH and framing.length > limit:
+            raise TooLargeError(f"The request body is larger than {limit} bytes.")
+        return route
+
+    async def _exchange(self, exchange: Exchange, route: Route, head: RequestHead, framing: Framing) -> After:
+        total = self.options.total_timeout if route.timeout is None else min(route.timeout, self.options.max_timeout)
+        try:
+            with anyio.fail_after(total):
+                target = await self._directory.resolve(
+                    route.namespace,
+                    route.identifier,
+                    wait_unknown=self.options.wait_unknown,
+                    wait_ready=self.options.wait_ready,
+                )
+                if head.method in REPEATABLE and framing.kind is BodyKind.NONE and head.upgrade is None:
+                    after = await self._over_kept_connection(exchange, target, route)
+                    if after is not None:
+                        return after
+                return await self._over_fresh_connection(exchange, target, route)
+        except TimeoutError as error:
+            raise TimedOutError(f"Timed out waiting for the backend sandbox: {route.identifier}") from error
+
+    async def _over_kept_connection(self, exchange: Exchange, target: Target, route: Route) -> After | None:
+        """Try a kept connection; None if there is none, or it was closed before it answered anything."""
+        upstream = self._upstreams.take(target, route.port)
+        if upstream is None:
+            return None
+        try:
+            return await self._run(exchange, upstream, target, route)
+        except BrokenError:
+            if exchange.progress.status:
+                raise
+            return None
+
+    async def _over_fresh_connection(self, exchange: Exchange, target: Target, route: Route) -> After:
+        upstream = await self._upstreams.dial(
+            target, route.port, route.identifier, still_wanted=lambda: self._directory.is_current(target)
+        )
+        if not self._directory.is_current(target):
+            # While we dialled, the Pod went; its address may be another tenant's by now.
+            upstream.abort()
+            raise UnreachableError(f"Could not connect to the backend sandbox: {route.identifier}")
+        return await self._run(exchange, upstream, target, route)
+
+    async def _run(self, exchange: Exchange, upstream: Wire, target: Target, route: Route) -> After:
+        try:
+            after = await exchange.run(upstream)
+        except BaseException:
+            upstream.abort()
+            raise
+        if exchange.upstream_after is After.REUSE:
+            self._upstreams.give_back(target, route.port, upstream)
+        else:
+            upstream.close()
+        return after
+
+    # Answers of our own
+
+    def _own_answer(self, head: RequestHead) -> bytes | None:
+        """The health probe, unless it is meant for a sandbox."""
+        if head.method not in (b"GET", b"HEAD") or head.target.partition(b"?")[0] != b"/healthz" or head.all(ID):
+            return None
+        return json_response(200, {"status": "ok"}, head, close=not self._reusable(head))
+
+    def _reusable(self, head: RequestHead) -> bool:
+        return head.keep_alive and not self._draining
+
+    async def _after_own_answer(self, wire: Wire, head: RequestHead, framing: Framing) -> After:
+        if self._reusable(head) and framing.kind is BodyKind.NONE:
+            return After.REUSE
+        await _linger(wire)
+        return After.CLOSE
+
+
+def refusal_response(refusal: RefusalError, request: RequestHead | None, *, close: bool) -> bytes:
+    """The answer for a refused request."""
+    extra = [(b"X-Sandbox-Error", refusal.reason.encode())]
+    if refusal.retry_after is not None:
+        extra.append((b"Retry-After", b"%d" % refusal.retry_after))
+    if refusal.status == 401:
+        extra.append((b"WWW-Authenticate", b'Bearer realm="agent-sandbox-router"'))
+    return json_response(refusal.status, {"detail": refusal.detail}, request, close=close, extra=extra)
+
+
+def json_response(
+    status: int,
+    body: dict[str, str],
+    request: RequestHead | None,
+    *,
+    close: bool,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> bytes:
+    """A whole response with a JSON body."""
+    text = json.dumps(body).encode()
+    headers = [
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", b"%d" % len(text)),
+        (b"Date", formatdate(usegmt=True).encode()),
+        *(extra or []),
+    ]
+    if close:
+        headers.append((b"Connection", b"close"))
+    head = encode_head(b"HTTP/1.1 %d %b" % (status, _PHRASES[status]), headers)
+    return head if request is not None and request.method == b"HEAD" else head + text
+
+
+async def serve(router: Router, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    """Serve until cancelled; see `Router.serve`."""
+    await router.serve(task_status=task_status)
+
+
+async def _linger(wire: Wire) -> None:
+    """End our half and read what the client still sends: closing at once could destroy the answer on its way."""
+    wire.write_eof()
+    read = 0
+    with anyio.move_on_after(LINGER_SECONDS):
+        while read < LINGER_BYTES and (data := await wire.read()):
+            read += len(data)
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
