@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, parse_accept
 from agent_sandbox.local.apiserver.errors import UnknownPathError
+from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, parse_accept
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 

@@ -37,6 +37,10 @@ class Registry:
         served = [entry for entry in self.all() if entry.group_kind == (group, kind)]
         return next((entry for entry in served if entry.conversion is None), served[0] if served else None)
 
+    def by_bucket(self, bucket: str) -> ResourceType | None:
+        """The kind under whose version a bucket's objects are stored, or None."""
+        return next((kind for kind in self.storage_kinds() if kind.bucket == bucket), None)
+
     def all(self) -> list[ResourceType]:
         """Every served kind in every version, built-in ones first."""
         self._refresh()

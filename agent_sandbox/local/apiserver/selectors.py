@@ -128,9 +128,7 @@ def _field_reader(path: str, resource: ResourceType) -> Callable[[JsonObject], s
         return lambda value: _text(value["metadata"].get("namespace"))
     reader = resource.field_selectors.get(path)
     if reader is None:
-        raise BadRequestError(
-            f"field label not supported: {path}" if resource.custom else f"field label not supported: {path}"
-        )
+        raise BadRequestError(f"field label not supported: {path}")
     return reader
 
 

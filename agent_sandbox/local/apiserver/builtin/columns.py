@@ -282,7 +282,7 @@ NODE = (
 
 
 def _endpoint_text(value: JsonObject) -> str:
-    texts = []
+    texts: list[str] = []
     for subset in value.get("subsets") or []:
         addresses = [entry["ip"] for entry in subset.get("addresses") or []]
         ports = [port["port"] for port in subset.get("ports") or []]

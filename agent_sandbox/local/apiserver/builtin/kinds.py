@@ -83,7 +83,7 @@ _EVENT_FIELDS = (
     "source",
     "type",
 )
-_EVENTS = ResourceType(
+EVENTS = ResourceType(
     "",
     "v1",
     "events",
@@ -93,9 +93,9 @@ _EVENTS = ResourceType(
     field_selectors=_fields(*_EVENT_FIELDS),
 )
 _NEW_EVENTS = replace(
-    _EVENTS,
+    EVENTS,
     group="events.k8s.io",
-    bucket=_EVENTS.bucket,
+    bucket=EVENTS.bucket,
     storage_api_version="v1",
     conversion=EVENT_CONVERSION,
     columns=columns.EVENT,
@@ -159,7 +159,7 @@ BUILTIN_KINDS: tuple[ResourceType, ...] = (
     ResourceType("", "v1", "configmaps", "ConfigMap", short_names=("cm",), columns=columns.CONFIG_MAP),
     ResourceType("", "v1", "secrets", "Secret", columns=columns.SECRET, field_selectors=_fields("type")),
     SERVICE_ACCOUNTS,
-    _EVENTS,
+    EVENTS,
     ResourceType(
         "",
         "v1",

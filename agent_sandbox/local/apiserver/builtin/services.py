@@ -54,8 +54,10 @@ def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
         if len(ports) > 1 and not port.get("name"):
             causes.append(Cause.required(f"spec.ports[{index}].name"))
     if old is not None and old["spec"].get("clusterIP") != spec.get("clusterIP"):
-        for field in ("clusterIPs[0]", "clusterIP"):
-            causes.append(Cause.invalid(f"spec.{field}", spec.get("clusterIP"), "may not change once set"))
+        causes += [
+            Cause.invalid(f"spec.{field}", spec.get("clusterIP"), "may not change once set")
+            for field in ("clusterIPs[0]", "clusterIP")
+        ]
     return causes
 
 

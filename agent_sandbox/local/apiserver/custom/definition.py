@@ -5,6 +5,8 @@ from typing import Any
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.resource_type import Column, JsonObject, ResourceType, Strategy, WriteContext
 
+CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+
 
 def _default(value: JsonObject) -> None:
     spec = value.get("spec") or {}
@@ -26,6 +28,9 @@ def _establish(value: JsonObject, context: WriteContext) -> None:
         ],
         "storedVersions": storage,
     }
+    finalizers = value["metadata"].setdefault("finalizers", [])
+    if CLEANUP_FINALIZER not in finalizers:
+        finalizers.append(CLEANUP_FINALIZER)
 
 
 def _condition(kind: str, reason: str, message: str, now: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from agent_sandbox_api.meta import format_time
-
 from agent_sandbox.local.apiserver.endpoints.bodies import read_object
 from agent_sandbox.local.apiserver.endpoints.options import write_options
 from agent_sandbox.local.apiserver.errors import BadRequestError, ConflictError, InternalError
@@ -12,6 +10,7 @@ from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects
 from agent_sandbox.local.apiserver.paths import ResourcePath
 from agent_sandbox.local.apiserver.providers import PodProviders, log_call
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
+from agent_sandbox_api.meta import format_time
 
 _CREATED = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

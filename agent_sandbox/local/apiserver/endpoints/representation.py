@@ -78,9 +78,9 @@ class Representation:
             )
         if self.shape == "PartialObjectMetadata":
             items = [partial_metadata(stored.value) for stored in objects]
-            head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-            return ApiResponse.json({**head, "metadata": list_metadata, "items": items})
-        head = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": list_metadata}
+            partial: JsonObject = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
+            return ApiResponse.json({**partial, "metadata": list_metadata, "items": items})
+        head: JsonObject = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": list_metadata}
         # The objects are JSON already: join them instead of decoding and encoding each.
         parts = b",".join(served_raw(resource, stored) for stored in objects)
         return ApiResponse.raw(msgspec.json.encode(head)[:-1] + b',"items":[' + parts + b"]}")

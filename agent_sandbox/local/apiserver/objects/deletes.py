@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent_sandbox_api.meta import format_time
-
 from agent_sandbox.local.apiserver.errors import BadRequestError, ConflictError
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
+from agent_sandbox_api.meta import format_time
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from agent_sandbox_api.meta import format_time
-
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.builtin import NAMESPACES
 from agent_sandbox.local.apiserver.errors import (
@@ -33,6 +31,7 @@ from agent_sandbox.local.apiserver.objects.writes import (
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
 from agent_sandbox.local.apiserver.storage import Key, ObjectStore, Stored
+from agent_sandbox_api.meta import format_time
 
 _NAME_ATTEMPTS = 8
 Transform = Callable[[JsonObject], JsonObject]

@@ -4,7 +4,7 @@ All functions are plain: they change the object that they are given, or raise. `
 """
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ConflictError, InvalidError
@@ -34,7 +34,7 @@ class WriteOptions:
     dry_run: bool = False
     field_manager: str = "unknown"
     subresource: str = ""
-    user: UserInfo = UserInfo()
+    user: UserInfo = field(default_factory=UserInfo)
 
 
 def check_identity(resource: ResourceType, value: JsonObject, namespace: str, name: str) -> None:
@@ -95,8 +95,8 @@ def fill_defaults(resource: ResourceType, value: JsonObject) -> None:
 def prepare_create(resource: ResourceType, value: JsonObject, context: WriteContext) -> None:
     """Set what the server owns in a new object."""
     metadata = value["metadata"]
-    for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
-        metadata.pop(field, None)
+    for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        metadata.pop(name, None)
     if metadata.get("generateName") and not metadata.get("name"):
         metadata["name"] = generate_name(metadata["generateName"])
     metadata["uid"] = str(uuid.uuid4())
@@ -111,9 +111,13 @@ def prepare_create(resource: ResourceType, value: JsonObject, context: WriteCont
 
 def drop_empty_metadata(metadata: dict[str, Any]) -> None:
     """Empty maps and lists in metadata are not written, as Go's omitempty does."""
-    for field in ("labels", "annotations", "ownerReferences", "finalizers", "managedFields", "generateName"):
-        if field in metadata and not metadata[field]:
-            del metadata[field]
+    for name in ("labels", "annotations", "ownerReferences", "finalizers", "managedFields", "generateName"):
+        if name in metadata and not metadata[name]:
+            del metadata[name]
+
+
+# Subresources that write what an ordinary update must keep.
+_UNRESTRICTED = frozenset({"binding", "finalize"})
 
 
 def prepare_update(
@@ -131,7 +135,7 @@ def prepare_update(
     keep_server_metadata(value["metadata"], old_metadata)
     if options.subresource == "status":
         _keep_all_but_status(resource, value, old)
-    elif options.subresource != "binding":
+    elif options.subresource not in _UNRESTRICTED:
         resource.strategy.prepare_update(value, old, context)
         if resource.custom and resource.has_status:
             _copy_field("status", value, old)
@@ -160,8 +164,8 @@ def check_resource_version(resource: ResourceType, value: JsonObject, old: JsonO
 
 
 def _keep_all_but_status(resource: ResourceType, value: JsonObject, old: JsonObject) -> None:
-    for field in {*value, *old} - {"status", "metadata"}:
-        _copy_field(field, value, old)
+    for name in {*value, *old} - {"status", "metadata"}:
+        _copy_field(name, value, old)
     kept = old["metadata"] if resource.custom else {"ownerReferences": old["metadata"].get("ownerReferences")}
     managed = value["metadata"].get("managedFields")
     if resource.custom:
@@ -198,7 +202,7 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
         causes += finalizer_update_causes(metadata, old["metadata"])
     if resource.schema is not None:
         causes += schema_causes(value, resource.schema)
-    if subresource != "binding":
+    if subresource not in _UNRESTRICTED:
         causes += resource.strategy.validate(value, old)
     if causes:
         raise InvalidError(resource, name, causes)

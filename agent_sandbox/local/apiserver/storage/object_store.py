@@ -10,7 +10,7 @@ Guarantees:
     - If the journal refuses, every write that was waiting fails and nothing of it becomes visible.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
@@ -62,6 +62,7 @@ class ObjectStore:
         self._under_way: dict[Key, Change] = {}
         self._queue: list[Change] = []
         self._commit_lock = anyio.Lock()
+        self._listeners: list[Callable[[Change], None]] = []
         self._next = 1
         self._floor = 1
         self.revision = 1
@@ -146,6 +147,11 @@ class ObjectStore:
         await self._commit(change)
         return change.current
 
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Call a function with every change right after its commit; it must not block. Returns how to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
     def wake_watchers(self) -> None:
         """Wake every watcher, so that it notices that the server stops."""
         for bucket in self._buckets.values():
@@ -193,6 +199,9 @@ class ObjectStore:
             self.revision = change.revision
         for history in touched.values():
             history.wake()
+        for change in batch:
+            for listener in self._listeners:
+                listener(change)
 
     def _bucket(self, name: str) -> _Bucket:
         bucket = self._buckets.get(name)
