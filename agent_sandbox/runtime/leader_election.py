@@ -97,7 +97,7 @@ class LeaderElector:
     """One candidate.
 
     Flow:
-        ``acquire`` (may take for ever) → lead, with ``keep`` running → ``release``, or the process ends.
+        ``acquire`` (may take for ever) → ``lead``, as long as it lasts → the Lease is let go, or the process ends.
     Guarantees:
         The fence is open only until ``renew_deadline`` after the sending of the last renewal that is known to have
         succeeded. Another candidate that follows the protocol takes the Lease no earlier than ``lease_duration``
@@ -167,19 +167,33 @@ class LeaderElector:
         reason = self.state.reason if isinstance(self.state, Deposed) else "it was never acquired"
         raise LeadershipLostError(f"the lease {self._lock.namespace}/{self._lock.name} is lost: {reason}")
 
+    async def lead(self) -> None:
+        """Renew until cancelled, then let go of the Lease. Cancel it when nothing writes any more.
+
+        Raises:
+            LeadershipLostError: as ``keep``.
+        """
+        try:
+            await self.keep()
+        finally:
+            # Half a renewal may be under way when the end comes: it is cut first, then the Lease is read and let go.
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._options.request_timeout):
+                await self.release()
+
     async def release(self) -> None:
-        """Shut the fence and, if asked for, let go of the Lease. Call when nothing writes any more."""
+        """Shut the fence and, if asked for and still held, let go of the Lease."""
         self._fence.close()
         held = self.state
         self.state = Deposed("released")
         if not isinstance(held, Leading) or not self._options.release_on_stop:
             return
         try:
-            await self._lock.release(held.record, self._clock.now())
+            seen = await self._lock.read()
+            if seen is not None and seen.holder == self.identity:
+                await self._lock.release(seen, self._clock.now())
+                self._log.info("the lease is released")
         except KubeError as error:
             self._log.warning("the lease was not released, the successor waits for its end", error=str(error))
-        else:
-            self._log.info("the lease is released")
 
     async def step(self, state: State) -> State:
         """One look or one renewal; the state that follows. Raises nothing but cancellation and bugs."""

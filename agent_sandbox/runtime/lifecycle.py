@@ -82,10 +82,9 @@ class Lifecycle:
     async def _run_ready(
         self, part: Part, run: Callable[..., Awaitable[None]], *, task_status: anyio.abc.TaskStatus[None]
     ) -> None:
-        # If the part fails before it is ready, stopping is set and start() must not wait for ever.
-        await self._run(part, lambda: run(task_status=task_status))
-        if not part.scope.cancel_called:
-            task_status.started()
+        status = _StartedOnce(task_status)
+        await self._run(part, lambda: run(task_status=status))
+        status.started()  # it ended before it was ready: `stopping` tells why, start() must not wait for ever
 
     async def _run(self, part: Part, run: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -125,3 +124,16 @@ class Lifecycle:
             await part.ended.wait()
         if last.cancelled_caught:
             log.error("a part does not react to its cancellation", part=part.name)
+
+
+class _StartedOnce:
+    """Passes on the first ``started()``; further ones, as by a part that ends, mean nothing."""
+
+    def __init__(self, inner: anyio.abc.TaskStatus[None]) -> None:
+        self._inner = inner
+        self._did_start = False
+
+    def started(self, value: None = None) -> None:
+        if not self._did_start:
+            self._did_start = True
+            self._inner.started(value)

@@ -236,7 +236,7 @@ class Manager:
         gauge = self.metrics.leader.labels(elector.name)
         gauge.set_function(lambda: float(elector.is_leader))
         await elector.acquire()
-        await life.start("leader election", elector.keep, stop=elector.release, waits_until_ready=False)
+        await life.start("leader election", elector.lead, waits_until_ready=False)
 
     def _tune_garbage_collector(self) -> None:
         if self.options.tune_garbage_collector:
