@@ -1,0 +1,154 @@
+"""A cluster in this process to test programs that use the SDK: nothing of it is faked but the controllers.
+
+The API server is the embedded one, in memory; the daemon that answers in every sandbox is the real one, in a directory
+of the test's; between them stands a controller that binds claims as the test says, at once, never, or with an error.
+
+    async with open_pretend_cluster(tmp_path) as cluster:
+        async with AsyncSandboxClient("any", kube=cluster.kube, api_url=cluster.api_url) as sandbox:
+            ...
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from aiohttp import web
+
+from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError
+from agent_sandbox.sandboxd import SandboxdOptions, create_app
+from agent_sandbox.sandboxd.app import DAEMON
+from agent_sandbox.testing.apiserver import InMemoryApiServer
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
+from agent_sandbox_api.meta import format_time
+
+CRDS = Path(__file__).parents[2] / "config" / "crd"
+
+
+def ready_condition(
+    generation: int, *, status: str = "True", reason: str = "DependenciesReady", message: str = ""
+) -> Any:
+    """A Ready condition as a controller writes it."""
+    return {
+        "type": "Ready",
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": format_time(datetime.now(UTC)),
+    }
+
+
+@dataclass
+class PretendCluster:
+    """What a test holds of the cluster.
+
+    Attributes:
+        api: the API server.
+        kube: a client of it.
+        api_url: base URL of the sandboxes' daemon, which stands in for the router.
+        workspace: its root.
+        answer: decides the Ready condition of a new claim: keywords of ``ready_condition``, or None for silence.
+        requests: headers of the requests that the daemon got.
+    """
+
+    api: InMemoryApiServer
+    kube: KubeClient
+    api_url: str
+    workspace: Path
+    answer: Callable[[SandboxClaimView], dict[str, str] | None]
+    requests: list[dict[str, str]] = field(default_factory=list)
+
+    async def claim_names(self) -> list[str]:
+        """The claims that exist."""
+        return [claim.metadata.name for claim in (await self.kube.list(SANDBOX_CLAIMS, "default")).items]
+
+    async def set_ready(self, claim: SandboxClaimView, **condition: str) -> None:
+        """Write a claim's status."""
+        meta = claim.metadata
+        status = {
+            "conditions": [ready_condition(meta.generation, **condition)],
+            "sandboxName": f"box-of-{meta.name}",
+            "sandbox": {"name": f"box-of-{meta.name}", "podIPs": ["10.0.0.1"]},
+        }
+        await self.kube.patch(
+            SANDBOX_CLAIMS, meta.name, MergePatch({"status": status}), meta.namespace, subresource="status"
+        )
+
+    async def run_controller(self) -> None:
+        """Bind each new claim to a Sandbox, as ``answer`` says."""
+        known = await self.kube.list(SANDBOX_CLAIMS)
+        async with self.kube.watch(
+            SANDBOX_CLAIMS, resource_version=known.resource_version, timeout_seconds=600
+        ) as events:
+            async for event in events:
+                if event.type == "ADDED":
+                    await self.bind(event.object)
+
+    async def bind(self, claim: SandboxClaimView) -> None:
+        """Make the Sandbox of one claim."""
+        condition = self.answer(claim)
+        if condition is None:
+            return
+        meta = claim.metadata
+        sandbox = {
+            "metadata": {
+                "name": f"box-of-{meta.name}",
+                "namespace": meta.namespace,
+                "annotations": {"agents.x-k8s.io/pod-name": f"pod-of-{meta.name}", "team": "a"},
+            },
+            "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}},
+        }
+        try:
+            await self.kube.create(SANDBOXES, sandbox, meta.namespace)
+            await self.set_ready(claim, **condition)
+        except NotFoundError:
+            return  # deleted meanwhile
+
+
+@asynccontextmanager
+async def open_pretend_cluster(workspace: Path) -> AsyncIterator[PretendCluster]:
+    """Everything up; use it in the event loop that the test's client uses."""
+    async with (
+        InMemoryApiServer(crds=[CRDS]) as api,
+        serve_daemon(workspace) as (url, requests),
+        anyio.create_task_group() as tasks,
+    ):
+        cluster = PretendCluster(api, KubeClient(api.transport()), url, workspace, lambda _: {}, requests)
+        tasks.start_soon(cluster.run_controller)
+        await anyio.lowlevel.checkpoint()
+        yield cluster
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serve_daemon(workspace: Path) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
+    """The real daemon on a free port; gives its URL and the headers that it gets."""
+    requests: list[dict[str, str]] = []
+
+    @web.middleware
+    async def note_headers(request: web.Request, handler: Any) -> web.StreamResponse:
+        requests.append(dict(request.headers))
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async with anyio.create_task_group() as tasks:
+        app = create_app(SandboxdOptions(root=workspace, allowed_roots=(workspace.parent,)), tasks)
+        app.middlewares.append(note_headers)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}", requests
+        finally:
+            with anyio.CancelScope(shield=True):
+                await app[DAEMON].stop()
+                await runner.cleanup()
+            tasks.cancel_scope.cancel()
+            app[DAEMON].close()

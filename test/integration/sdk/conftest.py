@@ -1,0 +1,37 @@
+"""Clusters for the SDK's tests: one in the test's own event loop, one behind the synchronous classes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_sandbox.sdk.loop_thread import shared_loop
+from agent_sandbox.testing.pretend_cluster import PretendCluster, open_pretend_cluster
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[PretendCluster]:
+    """A cluster in the test's own event loop."""
+    # pytest-asyncio runs the two halves of a fixture in different tasks, which cancel scopes do not survive; asyncio's
+    # own task group does, and its child keeps the cluster in one task.
+    opened: asyncio.Future[PretendCluster] = asyncio.get_running_loop().create_future()
+    closing = asyncio.Event()
+
+    async def host() -> None:
+        async with open_pretend_cluster(tmp_path / "workspace") as made:
+            opened.set_result(made)
+            await closing.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(host())
+        yield await opened
+        closing.set()
+
+
+@pytest.fixture
+def sync_cluster(tmp_path: Path) -> Iterator[PretendCluster]:
+    """A cluster in the loop thread, where the synchronous classes do their work."""
+    hosted = shared_loop().host(open_pretend_cluster(tmp_path / "workspace"))
+    yield hosted.enter()
+    hosted.leave(None)

@@ -1,0 +1,88 @@
+"""What a killed program leaves behind: nothing, as long as Python gets to run at all."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PRELUDE = """
+import tempfile, pathlib, sys, time
+from agent_sandbox import SandboxClient
+from agent_sandbox.sdk.loop_thread import shared_loop
+from agent_sandbox.testing.pretend_cluster import open_pretend_cluster
+loop = shared_loop()
+cluster = loop.host(open_pretend_cluster(pathlib.Path(tempfile.mkdtemp()) / "w")).enter()
+def client():
+    return SandboxClient("t", kube=cluster.kube, api_url=cluster.api_url)
+def names():
+    return loop.run(lambda job: cluster.claim_names())
+"""
+
+
+def start(body: str) -> "subprocess.Popen[str]":
+    """Start a program that prints ``ready`` when it holds a sandbox."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals) -> None:
+    program = start(
+        """
+        try:
+            with client():
+                print("ready", len(names()), flush=True)
+                time.sleep(50)
+        finally:
+            print("left", len(names()), flush=True)
+        """
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready 1\n"
+    program.send_signal(number)
+    rest, _ = program.communicate(timeout=30)
+
+    assert rest == "left 0\n"
+    assert program.returncode in {143, -2, 130}
+
+
+def test_a_client_that_was_never_left_is_closed_at_exit() -> None:
+    program = start(
+        """
+        import atexit
+        atexit.unregister(__import__("agent_sandbox.sdk.facade").sdk.facade._close_what_is_open)
+        atexit.register(lambda: print("left", len(names()), flush=True))
+        atexit.register(__import__("agent_sandbox.sdk.facade").sdk.facade._close_what_is_open)
+        kept = client().__enter__()
+        print("ready", len(names()), flush=True)
+        """
+    )
+    out, err = program.communicate(timeout=30)
+
+    assert out == "ready 1\nleft 0\n", err
+    assert program.returncode == 0
+
+
+def test_a_program_that_handles_sigterm_keeps_its_own_way() -> None:
+    program = start(
+        """
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+        with client():
+            print("ready", flush=True)
+            time.sleep(0.5)
+        print("left", len(names()), flush=True)
+        """
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    program.send_signal(signal.SIGTERM)
+    rest, _ = program.communicate(timeout=30)
+
+    assert rest == "mine\nleft 0\n"
