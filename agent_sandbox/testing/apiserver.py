@@ -6,22 +6,19 @@
 Everything happens on the event loop, so it runs in virtual time.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.lowlevel
 import msgspec
 import yaml
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube.errors import OutcomeUnknownError
-from agent_sandbox.kube.transport import NO_QUERY, RawResponse
 from agent_sandbox.local.apiserver import ApiRequest, ApiServer, Journal, MemoryJournal, ObjectStore, UserInfo
+from agent_sandbox.local.apiserver.in_process import InProcessTransport
 
 
 class InMemoryApiServer:
@@ -63,9 +60,9 @@ class InMemoryApiServer:
         await self._exit.__aexit__(kind, error, trace)
         await self.server.aclose()
 
-    def transport(self) -> "InMemoryTransport":
+    def transport(self) -> InProcessTransport:
         """A transport of its own for each client."""
-        return InMemoryTransport(self.server)
+        return InProcessTransport(self.server)
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object of any served kind, as a test's fixture.
@@ -102,99 +99,3 @@ def load_manifests(sources: Iterable[str | Path | Mapping[str, Any]]) -> list[Ma
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass
-class InMemoryTransport:
-    """A ``kube.Transport`` that calls the server directly."""
-
-    server: ApiServer
-    user: UserInfo = field(default_factory=UserInfo)
-    host: str = "in-memory"
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] = NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> RawResponse:
-        """Answer one request.
-
-        Raises:
-            OutcomeUnknownError: the server did not answer within the timeout.
-        """
-        # A real server always lets other tasks run between a request and its answer.
-        await anyio.lowlevel.checkpoint()
-        with anyio.move_on_after(timeout):
-            answer = await self.server.handle(self._request(method, path, query, body, content_type))
-            chunks = [answer.body]
-            if answer.stream is not None:
-                chunks += [chunk async for chunk in answer.stream]
-            return RawResponse(answer.status, answer.headers, b"".join(chunks))
-        raise OutcomeUnknownError(f"{method} {path}: no answer within {timeout} s")
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
-    ) -> AsyncIterator["_InMemoryStream"]:
-        """Answer one request piece by piece."""
-        await anyio.lowlevel.checkpoint()
-        answer = await self.server.handle(self._request(method, path, query, None, None))
-        stream = _InMemoryStream(answer.status, answer.headers, answer.body, answer.stream, read_timeout)
-        try:
-            yield stream
-        finally:
-            await stream.aclose()
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-    def _request(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, content_type: str | None
-    ) -> ApiRequest:
-        headers = {"accept": "application/json", "user-agent": "agent-sandbox"}
-        if content_type is not None:
-            headers["content-type"] = content_type
-        return ApiRequest(method, path, tuple(query.items()), headers, body or b"", self.user)
-
-
-class _InMemoryStream:
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        chunks: AsyncIterator[bytes] | None,
-        read_timeout: float | None,
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self._body = body
-        self._chunks = chunks
-        self._read_timeout = read_timeout
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._body:
-            yield self._body
-        if self._chunks is None:
-            return
-        while True:
-            chunk: bytes | None = None
-            late = True
-            with anyio.move_on_after(self._read_timeout):
-                chunk = await anext(self._chunks, None)
-                late = False
-            if late:
-                raise OutcomeUnknownError(f"nothing came for {self._read_timeout} s")
-            if chunk is None:
-                return
-            yield chunk
-
-    async def aclose(self) -> None:
-        close = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            await close()

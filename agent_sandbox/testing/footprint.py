@@ -1,0 +1,57 @@
+"""What this machine shows of a stack: processes, mounts, interfaces, namespaces, files. Compare before and after."""
+
+import os
+import socket
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+_NAMES = (b"agent_sandbox", b"agent-sandbox", b"bwrap")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A snapshot; equal snapshots mean that nothing was left behind.
+
+    Attributes:
+        processes: command lines that name our programs or bubblewrap, with their process ids.
+        mounts: mount points of this mount namespace.
+        interfaces: network interfaces of this network namespace.
+        files: names in the given directories.
+    """
+
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    interfaces: frozenset[str]
+    files: frozenset[str]
+
+    def appeared_since(self, before: "Footprint") -> dict[str, list[str]]:
+        """What is here now and was not before, by kind; empty if nothing."""
+        found = {
+            field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)
+        }
+        return {kind: items for kind, items in found.items() if items}
+
+
+def take_footprint(*directories: Path) -> Footprint:
+    """Look at this machine, and at the names in some directories."""
+    files = (str(entry) for directory in directories if directory.is_dir() for entry in directory.iterdir())
+    return Footprint(
+        processes=frozenset(_processes()),
+        mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        interfaces=frozenset(name for _, name in socket.if_nameindex()),
+        files=frozenset(files),
+    )
+
+
+def _processes() -> list[str]:
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended while we looked
+        if any(name in command for name in _NAMES):
+            found.append(f"{entry.name} {command.replace(bytes(1), b' ').decode(errors='replace').strip()}")
+    return found
