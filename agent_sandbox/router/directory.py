@@ -1,8 +1,8 @@
 """Which Pod is whose: resolves a claim name, a Sandbox name or a UID to the address of that sandbox's Pod.
 
 In: changes of Sandboxes, SandboxClaims and Pods, from informers. Out: `Target`s. Nothing else is an address: no DNS
-name, nothing that a caller says. Ownership is judged by UID: a Pod belongs to the Sandbox that controls it, a Sandbox to
-the claim that controls it; an unclaimed member of a warm pool belongs to nobody and cannot be reached.
+name, nothing that a caller says. Ownership is judged by UID: a Pod belongs to the Sandbox that controls it, a Sandbox
+to the claim that controls it; an unclaimed member of a warm pool belongs to nobody and cannot be reached.
 """
 
 from collections.abc import Callable

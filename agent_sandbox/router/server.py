@@ -94,26 +94,32 @@ class Router:
         Raises:
             OSError: the address is in use or not this machine's.
         """
-        loop = asyncio.get_running_loop()
+        stop = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
-
-            def connected(wire: Wire) -> None:
-                tasks.start_soon(self._serve_client, wire, name=f"client {wire.peer}")
-
-            server = await loop.create_server(
-                lambda: Wire(connected),
-                self.options.host,
-                self.options.port,
-                backlog=2048,
-            )
             try:
-                task_status.started(_url(server.sockets[0]))
+                task_status.started(await tasks.start(self._serve_until, stop, name="router"))
                 await anyio.sleep_forever()
             finally:
-                server.close()
-                with anyio.CancelScope(shield=True):
-                    await self._drain()
+                stop.set()
+
+    async def _serve_until(self, stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[str]) -> None:
+        """Serve until `stop`. Shielded: whoever cancels the router asks it to stop, and begun exchanges may end."""
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+
+                def connected(wire: Wire) -> None:
+                    tasks.start_soon(self._serve_client, wire, name=f"client {wire.peer}")
+
+                server = await asyncio.get_running_loop().create_server(
+                    lambda: Wire(connected), self.options.host, self.options.port, backlog=2048
+                )
+                tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
+                try:
+                    task_status.started(_url(server.sockets[0]))
+                    await stop.wait()
+                finally:
+                    server.close()
+                await self._drain()
                 tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
@@ -167,7 +173,8 @@ class Router:
                 wire.abort()
                 return After.CLOSE
             wire.write(refusal_response(refusal, head, close=True))
-            await _linger(wire)
+            if wire.pending or head is None or head.all(b"content-length") or head.all(b"transfer-encoding"):
+                await _linger(wire)
             return After.CLOSE
 
     async def _next_head(self, client: _Client) -> RequestHead | None:
@@ -266,10 +273,10 @@ class Router:
         return head.keep_alive and not self._draining
 
     async def _after_own_answer(self, wire: Wire, head: RequestHead, framing: Framing) -> After:
-        if self._reusable(head) and framing.kind is BodyKind.NONE:
-            return After.REUSE
-        await _linger(wire)
-        return After.CLOSE
+        if framing.kind is not BodyKind.NONE:
+            await _linger(wire)
+            return After.CLOSE
+        return After.REUSE if self._reusable(head) else After.CLOSE
 
 
 def refusal_response(refusal: RefusalError, request: RequestHead | None, *, close: bool) -> bytes:

@@ -5,11 +5,17 @@ a half-close while nobody reads, and must know whether anything was written at a
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 
 HIGH_WATER: Final = 256 * 1024
 """Unread bytes at which reading from the peer stops, until somebody has read them."""
+
+
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class WireError(Exception):
@@ -20,8 +26,8 @@ class Wire(asyncio.Protocol):
     """A connection.
 
     Attributes:
-        on_eof: called when the peer has ended its half, and again when the whole connection is gone; at once if that has
-            happened already.
+        on_eof: called when the peer has ended its half, and again when the whole connection is gone; at once if that
+            has happened already.
         written: bytes handed to the transport so far.
         peer: address of the other side.
     """
@@ -176,15 +182,19 @@ class Wire(asyncio.Protocol):
     def write_eof(self) -> None:
         """End our half, once everything written has gone."""
         if not self._closed and not self._transport.is_closing() and self._transport.can_write_eof():
-            self._transport.write_eof()
+            with suppress(OSError):  # The peer reset the connection, and asyncio has not told us yet.
+                self._transport.write_eof()
 
     def close(self) -> None:
         """Close after everything written has gone."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once; the peer sees a reset."""
-        self._transport.abort()
+        """Close at once; the peer sees a reset, so that it cannot take what it got for a whole."""
+        if not self._closed:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._transport.abort()
 
     async def _readable(self) -> None:
         while not self._buffer:

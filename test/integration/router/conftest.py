@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from agent_sandbox.router import Directory, Router, RouterOptions
@@ -23,7 +24,7 @@ def owner(kind: str, uid: str, *, group: str = "extensions.agents.x-k8s.io") -> 
 
 
 def sandbox(name: str, uid: str = "", *, owners: list[Any] | None = None, **more: Any) -> Any:
-    body = {
+    body: dict[str, Any] = {
         "metadata": {
             "name": name,
             "namespace": "default",
@@ -38,7 +39,7 @@ def sandbox(name: str, uid: str = "", *, owners: list[Any] | None = None, **more
 
 
 def claim(name: str, sandbox_name: str | None, uid: str = "", **status: Any) -> Any:
-    body = {
+    body: dict[str, Any] = {
         "metadata": {"name": name, "namespace": "default", "uid": uid or f"{name}-uid"},
         "spec": {"sandboxTemplateRef": {"name": "t"}},
         "status": {**({"sandbox": {"name": sandbox_name}} if sandbox_name else {}), **status},
@@ -47,7 +48,7 @@ def claim(name: str, sandbox_name: str | None, uid: str = "", **status: Any) -> 
 
 
 def pod(name: str, sandbox_uid: str, address: str = "127.0.0.1", *, ready: bool = True, uid: str = "") -> Any:
-    body = {
+    body: dict[str, Any] = {
         "metadata": {
             "name": name,
             "namespace": "default",
@@ -64,27 +65,19 @@ def pod(name: str, sandbox_uid: str, address: str = "127.0.0.1", *, ready: bool 
 
 
 def encode(body: Any) -> bytes:
-    import msgspec
-
     return msgspec.json.encode(body)
 
 
 def add(directory: Directory, *views: Any) -> None:
     """Tell the directory of new objects."""
     for view in views:
-        kind = type(view).__name__
-        observe = {
-            "SandboxView": directory.observe_sandbox,
-            "SandboxClaimView": directory.observe_claim,
-            "PodView": directory.observe_pod,
-        }[kind]
-        observe(Change(None, view))
+        replace(directory, None, view)
 
 
 def replace(directory: Directory, old: Any, new: Any) -> None:
     """Tell the directory of a change; either side may be None."""
     kind = type(old or new).__name__
-    observe = {
+    observe: Any = {
         "SandboxView": directory.observe_sandbox,
         "SandboxClaimView": directory.observe_claim,
         "PodView": directory.observe_pod,
@@ -184,7 +177,9 @@ class Place:
         """Send bytes on a connection of their own and read until the router closes it."""
         client = await self.client()
         await client.send(request)
-        return await client.rest()
+        answer = await client.rest()
+        client.writer.close()
+        return answer
 
 
 @asynccontextmanager

@@ -139,8 +139,8 @@ async def test_request_body_streams_while_the_client_is_still_sending(run_router
         box = await place.sandbox(behave)
         client = await place.client()
         await client.send(
-            b"POST / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\nTransfer-Encoding: chunked\r\n\r\n"
-            % box.port
+            b"POST / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" % box.port
         )
         await client.send(b"3;x=y\r\nabc\r\n")
         await arrived.wait()
@@ -236,8 +236,8 @@ async def test_upgrade_becomes_a_tunnel_with_both_half_closes(run_router: Any) -
         box = await place.sandbox(behave)
         client = await place.client()
         await client.send(
-            b"GET /ws HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\nConnection: keep-alive, Upgrade\r\n"
-            b"Upgrade: websocket\r\n\r\nearly " % box.port
+            b"GET /ws HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n"
+            b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\nearly " % box.port
         )
         head = await client.head()
         assert await client.reader.readexactly(5) == b"hello"
