@@ -5,7 +5,6 @@ descriptor (``--args``), because a command line can be read by every user of the
 secrets; for the same reason, and so that nothing a Pod sets can steer bwrap itself, bwrap's own environment is empty.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -96,10 +95,10 @@ def _system_arguments() -> tuple[str, ...]:
     for path in ("/etc", "/etc/pki", "/etc/pki/tls", "/etc/ssl", "/home", "/opt", OWN_DIRECTORY, "/srv", "/var"):
         arguments += ["--dir", path]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        path = Path("/", name)
-        if path.is_symlink():
-            arguments += ["--symlink", os.readlink(path), f"/{name}"]
-        elif path.is_dir():
+        place = Path("/", name)
+        if place.is_symlink():
+            arguments += ["--symlink", str(place.readlink()), f"/{name}"]
+        elif place.is_dir():
             arguments += ["--ro-bind", f"/{name}", f"/{name}"]
     for name in _ETC_FROM_HOST:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
@@ -157,6 +156,7 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     for path, size in sorted(box.memory_mounts.items()):
         arguments += _tmpfs(walls, path, size, "0777")
     arguments += _mount_arguments(box.mounts)
+    arguments += ["--dir", box.workdir]  # as container runtimes do
     if box.read_only_root:
         arguments += ["--remount-ro", "/"]
     arguments += ["--chdir", box.workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]

@@ -21,11 +21,9 @@ from typing import Any, Final
 import anyio
 from anyio.abc import Process, TaskStatus
 
+from agent_sandbox.local.node.addresses import ISOLATED_NETWORK
 from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.helper import channel
-
-POD_NETWORK: Final = ipaddress.ip_network("10.88.0.0/16")
-"""Addresses of isolated Pods."""
 
 _POOL_SIZE: Final = 64
 _POOL_LOW: Final = 32
@@ -67,16 +65,16 @@ class NetworkOptions:
 
 
 class PodNetwork:
-    """One running helper.
+    """The helper, one after another: the object stays, so that others may hold it, while ``run`` may be called again.
 
-    Flow: ``run`` starts the helper, reports through ``task_status`` once its namespaces stand, and serves until
-    cancelled or until the helper dies.
+    Flow: ``run`` starts a helper, reports through ``task_status`` once its namespaces stand, and serves until cancelled
+    or until the helper dies.
 
     Errors: every request raises ``HelperError`` if it was refused and ``HelperGoneError`` if the helper is gone.
     """
 
-    def __init__(self, options: NetworkOptions) -> None:
-        self._options = options
+    def __init__(self) -> None:
+        self._options = NetworkOptions()
         self._control: socket.socket | None = None
         self._broker: socket.socket | None = None
         self._next_id = 0
@@ -95,13 +93,14 @@ class PodNetwork:
         """False if Pods are bare processes in the host's network."""
         return self._options.isolated
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Run the helper until cancelled.
+    async def run(self, options: NetworkOptions, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run a helper until cancelled.
 
         Raises:
             HelperGoneError: the helper ended by itself.
             HelperError: it could not make its namespaces; the message is the kernel's.
         """
+        self._options = options
         control, theirs = channel.pair()
         broker, their_broker = channel.pair()
         control.setblocking(False)
@@ -316,7 +315,7 @@ class PodNetwork:
         if not self.isolated:
             return False
         try:
-            return ipaddress.ip_address(host) in POD_NETWORK
+            return ipaddress.ip_address(host) in ISOLATED_NETWORK
         except ValueError:
             return False
 

@@ -1,0 +1,382 @@
+"""The life of one container: start, probes, end, back-off, start again.
+
+In: a container of a Pod whose network and volumes exist. Out: its ``ContainerState``, and a call of ``changed``
+whenever that is another one.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from agent_sandbox.local.node.bubblewrap import Box, Mount
+from agent_sandbox.local.node.commands import run_command
+from agent_sandbox.local.node.context import NodeContext
+from agent_sandbox.local.node.environment import Facts, container_command, container_environment, expand
+from agent_sandbox.local.node.errors import ContainerError, NodeError
+from agent_sandbox.local.node.images import WORKSPACE, Image, resolve_image
+from agent_sandbox.local.node.logs import LogFile
+from agent_sandbox.local.node.pods import Container, Handler, Probe, TcpSocket
+from agent_sandbox.local.node.probes import Target, check, watch_probe
+from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
+from agent_sandbox.local.node.runtime import ContainerProcess, Launch
+from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
+from agent_sandbox.local.node.volumes import Volume, mounts_of, sub_path
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_UID: Final = 1000
+LISTEN_VARIABLE: Final = "AGENT_SANDBOX_LISTEN"
+KILLED: Final = 137
+
+
+@dataclass(frozen=True)
+class PodParts:
+    """What the containers of one Pod share.
+
+    Attributes:
+        record: the Pod's record.
+        facts: the Pod, its addresses, the objects it refers to.
+        volumes: its volumes by name.
+        files: its own files on the host: ``hosts``, ``hostname``, ``resolv.conf`` and a directory per container.
+    """
+
+    record: PodRecord
+    facts: Facts
+    volumes: Mapping[str, Volume]
+    files: Path
+
+
+class ContainerRunner:
+    """Keeps one container as its restart policy wants it.
+
+    Flow: ``run`` until it returns (the container ended for good) or is cancelled; then ``stop``.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        parts: PodParts,
+        container: Container,
+        state: ContainerState,
+        policy: str,
+        changed: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._parts = parts
+        self._container = container
+        self._policy = policy
+        self._changed = changed
+        self.state = state
+        self.process: ContainerProcess | None = None
+        self.did_start = anyio.Event()
+        """Set once it runs and its startup probe succeeded."""
+        self._runs = state.restart_count
+        self._startup_passed = True
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self._container.name
+
+    def _become(self, state: ContainerState) -> None:
+        if state != self.state:
+            self.state = state
+            self._changed()
+
+    def _report(self, kind: str, reason: str, message: str) -> None:
+        self._context.report(self._parts.facts.pod, kind, reason, message)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Start the container, and again as often as its restart policy says."""
+        pause = 0.0
+        while True:
+            began = self._context.clock.monotonic()
+            try:
+                ended = await self._run_once()
+            except ContainerError as error:
+                if self._did_fail_for_good(error):
+                    return
+                pause = self._next_pause(max(pause, self._context.options.restart_backoff / 2))
+                await self._context.clock.sleep(pause)
+                continue
+            if not will_restart(self.state, self._policy):
+                return
+            if self._context.clock.monotonic() - began >= self._context.options.restart_backoff_reset:
+                pause = 0.0
+            if pause:
+                message = f"back-off {pause:.0f}s restarting failed container={self.name}: {_describe(ended)}"
+                waiting = Waiting("CrashLoopBackOff", message)
+                self._become(self.state.with_state(waiting, last=ended, ready=False, started=False))
+                self._report("Warning", "BackOff", message)
+                await self._context.clock.sleep(pause)
+            pause = self._next_pause(pause)
+            self._runs += 1
+            self.state = self.state.with_state(
+                Waiting("ContainerCreating"), last=ended, restart_count=self._runs, ready=False, started=False
+            )
+
+    def _next_pause(self, pause: float) -> float:
+        options = self._context.options
+        return min(max(pause * 2, options.restart_backoff), options.restart_backoff_max)
+
+    def _did_fail_for_good(self, error: ContainerError) -> bool:
+        """Show why the container cannot be started; True if it will not be tried again."""
+        reason, message = error.reason, str(error)
+        now = self._context.clock.now()
+        self._report("Warning", "Failed", f"Error: {message}")
+        if reason != "StartError":
+            self._become(self.state.with_state(Waiting(reason, message), ready=False, started=False))
+            return False
+        ended = Terminated(128, reason, message, None, now)
+        if self._policy == "Never":
+            self._become(self.state.with_state(ended, ready=False, started=False))
+            return True
+        waiting = Waiting("RunContainerError", message)
+        self._become(self.state.with_state(waiting, last=ended, ready=False, started=False))
+        return False
+
+    async def _run_once(self) -> Terminated:
+        image = resolve_image(self._container.image)
+        process = await self._start(image)
+        started_at = self._context.clock.now()
+        identity = f"{self._parts.record.uid}/{self.name}/{self._runs}"
+        try:
+            self._startup_passed = self._container.startup_probe is None
+            readiness = self._readiness_probe(image)
+            self._become(
+                self.state.with_state(
+                    Running(started_at),
+                    container_id=f"bubblewrap://{identity}",
+                    ready=self._startup_passed and readiness is None,
+                    started=self._startup_passed,
+                )
+            )
+            if self._startup_passed:
+                self.did_start.set()
+            code = await self._watch(process, readiness)
+            failure = process.start_failure()
+            if failure:
+                raise ContainerError("StartError", failure)
+            reason = "Completed" if code == 0 else "Error"
+            ended = Terminated(code, reason, "", started_at, self._context.clock.now())
+            self._become(self.state.with_state(ended, ready=False, started=False))
+            return ended
+        finally:
+            if not process.alive:
+                self.process = None
+
+    async def _watch(self, process: ContainerProcess, readiness: Probe | None) -> int:
+        """Probe the container until it ends; its exit code."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._probe, process, readiness, name=f"probes of {self.name}")
+            code = await process.wait()
+            group.cancel_scope.cancel()
+        return code
+
+    # Starting
+
+    async def _start(self, image: Image) -> ContainerProcess:
+        directory = self._parts.files / "containers" / self.name
+        launch = await anyio.to_thread.run_sync(self._launch, image, directory)
+        with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
+            process = self.process = await self._context.runtime.start(launch)
+        return process
+
+    def _launch(self, image: Image, directory: Path) -> Launch:
+        """Everything about this run, and the files it needs; runs in a worker thread."""
+        owner = self._parts.record.owner
+        remove_tree(directory)  # as in a cluster, a restarted container finds a fresh file system
+        workspace = owned_directory(directory / "workspace", owner)
+        environment = container_environment(
+            self._container, self._parts.facts, {**image.env, **self._context.base_environment}
+        )
+        listen = "0.0.0.0" if self._context.network.isolated else self._parts.record.address  # noqa: S104 - the Pod's own network
+        words = container_command(self._container, image.entrypoint, image.command)
+        known = {**environment, LISTEN_VARIABLE: listen}
+        mounts, memory = self._mounts(owner)
+        taken = {mount.target for mount in mounts} | set(memory)
+        if WORKSPACE not in taken:
+            mounts.append(Mount(self._seen(workspace), WORKSPACE))
+        box = Box(
+            hostname=self._parts.facts.pod.spec.hostname or self._parts.record.name,
+            argv=[expand(word, known) for word in words],
+            env=environment,
+            workdir=self._container.working_dir or image.workdir,
+            mounts=[*mounts, *self._own_files()],
+            uid=self._uid(),
+            gid=self._gid(),
+            memory_mounts=memory,
+        )
+        log_file = LogFile(self.log_path(self._runs))
+        return Launch(self._parts.record.uid, self._parts.record.host_uid, box, log_file, workspace)
+
+    def log_path(self, run: int) -> Path:
+        """The log file of one run."""
+        return self._context.directory.pod(self._parts.record.uid) / "logs" / self.name / f"{run}.log"
+
+    def _seen(self, path: Path) -> str:
+        """A path of the state directory as the helper's processes see it."""
+        return str(self._context.network.tree / path.relative_to(self._context.directory.root))
+
+    def _mounts(self, owner: int) -> tuple[list[Mount], dict[str, int]]:
+        mounts: list[Mount] = []
+        memory: dict[str, int] = {}
+        for target, volume, below, read_only in mounts_of(self._container, self._parts.volumes):
+            if volume.path is None:
+                memory[target] = volume.memory_bytes
+                continue
+            source = sub_path(volume.path, expand(below, {}), owner) if below else volume.path
+            mounts.append(Mount(self._seen(source), target, read_only))
+        return mounts, memory
+
+    def _own_files(self) -> list[Mount]:
+        names = ("hosts", "hostname", "resolv.conf")
+        return [Mount(self._seen(self._parts.files / name), f"/etc/{name}", read_only=True) for name in names]
+
+    def _uid(self) -> int:
+        security, default = self._container.security_context, self._parts.facts.pod.spec.security_context
+        uid = security.run_as_user if security.run_as_user is not None else default.run_as_user
+        uid = DEFAULT_UID if uid is None else uid
+        if uid == 0 and (security.run_as_non_root or default.run_as_non_root):
+            raise ContainerError(
+                "CreateContainerConfigError", f"container {self.name!r} has runAsNonRoot and will run as root"
+            )
+        return uid
+
+    def _gid(self) -> int:
+        security, default = self._container.security_context, self._parts.facts.pod.spec.security_context
+        gid = security.run_as_group if security.run_as_group is not None else default.run_as_group
+        return DEFAULT_UID if gid is None else gid
+
+    # Probes and hooks
+
+    def _readiness_probe(self, image: Image) -> Probe | None:
+        container = self._container
+        if container.readiness_probe is not None:
+            return container.readiness_probe
+        if image.ready_port is None or container.command or container.args:
+            return None
+        return Probe(tcp_socket=TcpSocket(image.ready_port), period_seconds=5)
+
+    def _target(self, process: ContainerProcess) -> Target:
+        run = partial(run_command, self._context.network, self._context.runtime, process)
+        return Target(self._context.network, self._parts.record.address, self._container, run)
+
+    async def _probe(self, process: ContainerProcess, readiness: Probe | None) -> None:
+        container, target, clock = self._container, self._target(process), self._context.clock
+        if container.lifecycle is not None and container.lifecycle.post_start is not None:
+            await self._hook(container.lifecycle.post_start, target, process)
+        if container.startup_probe is not None:
+            startup = partial(self._startup_changed, process, readiness)
+            await watch_probe(container.startup_probe, target, clock, startup, once=True)
+        async with anyio.create_task_group() as group:
+            if readiness is not None:
+                group.start_soon(watch_probe, readiness, target, clock, self._readiness_changed)
+            if container.liveness_probe is not None:
+                liveness = partial(self._liveness_changed, process)
+                group.start_soon(watch_probe, container.liveness_probe, target, clock, liveness)
+
+    async def _hook(self, handler: Handler, target: Target, process: ContainerProcess) -> None:
+        probe = Probe(http_get=handler.http_get, tcp_socket=handler.tcp_socket, exec=handler.exec, timeout_seconds=3600)
+        outcome = await check(probe, target)
+        if not outcome.healthy:
+            self._report("Warning", "FailedPostStartHook", f"PostStartHook failed: {outcome.message}")
+            process.signal(signal.SIGKILL)
+
+    def _startup_changed(self, process: ContainerProcess, readiness: Probe | None, healthy: bool, message: str) -> None:
+        if healthy:
+            self._startup_passed = True
+            self._become(self.state.with_state(self.state.state, started=True, ready=readiness is None))
+            self.did_start.set()
+            return
+        self._kill_unhealthy(process, "Startup", message)
+
+    def _readiness_changed(self, healthy: bool, message: str) -> None:
+        if not isinstance(self.state.state, Running):
+            return
+        if not healthy:
+            self._report("Warning", "Unhealthy", f"Readiness probe failed: {message}")
+        self._become(self.state.with_state(self.state.state, ready=healthy))
+
+    def _liveness_changed(self, process: ContainerProcess, healthy: bool, message: str) -> None:
+        if not healthy:
+            self._kill_unhealthy(process, "Liveness", message)
+
+    def _kill_unhealthy(self, process: ContainerProcess, kind: str, message: str) -> None:
+        self._report("Warning", "Unhealthy", f"{kind} probe failed: {message}")
+        text = f"Container {self.name} failed {kind.lower()} probe, will be restarted"
+        self._report("Normal", "Killing", text)
+        process.signal(signal.SIGKILL)
+
+    # Stopping
+
+    async def stop(self, grace: float) -> None:
+        """End the container: preStop hook, SIGTERM, and SIGKILL when the grace (in seconds) is over.
+
+        A container whose first process has no handler for SIGTERM is killed at once: the signal would do nothing.
+        """
+        process = self.process
+        if process is None or not process.alive:
+            return
+        with anyio.move_on_after(max(0.0, grace)):
+            lifecycle = self._container.lifecycle
+            if lifecycle is not None and lifecycle.pre_stop is not None:
+                await self._pre_stop(lifecycle.pre_stop, process)
+            if grace > 0 and await anyio.to_thread.run_sync(process.heeds, signal.SIGTERM):
+                process.signal(signal.SIGTERM)
+                await process.wait()
+        process.signal(signal.SIGKILL)
+        code = await process.wait()
+        self.process = None
+        if isinstance(self.state.state, Running):
+            started, now = self.state.state.started_at, self._context.clock.now()
+            reason = "Completed" if code == 0 else "Error"
+            self.state = self.state.with_state(Terminated(code, reason, "", started, now), ready=False, started=False)
+
+    async def _pre_stop(self, handler: Handler, process: ContainerProcess) -> None:
+        probe = Probe(http_get=handler.http_get, tcp_socket=handler.tcp_socket, exec=handler.exec, timeout_seconds=3600)
+        try:
+            outcome = await check(probe, self._target(process))
+        except NodeError as error:
+            self._report("Warning", "FailedPreStopHook", str(error))
+            return
+        if not outcome.healthy:
+            self._report("Warning", "FailedPreStopHook", f"PreStopHook failed: {outcome.message}")
+
+
+def _describe(ended: Terminated) -> str:
+    return f"exit code {ended.exit_code}{f', {ended.message}' if ended.message else ''}"
+
+
+def write_own_files(files: Path, record: PodRecord, hostname: str, cluster_dns: str | None) -> None:
+    """Write the ``hosts``, ``hostname`` and ``resolv.conf`` of a Pod; runs in a worker thread.
+
+    Args:
+        files: where.
+        record: the Pod.
+        hostname: its host name.
+        cluster_dns: address of the stack's name server, or None if there is none: then names do not resolve.
+    """
+    hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{record.address}\t{hostname}\n"
+    resolv = ""
+    if cluster_dns is not None:
+        domain = "svc.cluster.local"
+        resolv = (
+            f"search {record.namespace}.{domain} {domain} cluster.local\nnameserver {cluster_dns}\noptions ndots:5\n"
+        )
+    for name, text in (("hosts", hosts), ("hostname", f"{hostname}\n"), ("resolv.conf", resolv)):
+        path = files / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+        if record.host_uid is not None:
+            os.chown(path, 0, record.host_uid)

@@ -1,0 +1,63 @@
+"""What all parts of the node share, and the options by which they behave."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.kube import KubeClient
+from agent_sandbox.local.node.addresses import AddressPool
+from agent_sandbox.local.node.logs import LogThread
+from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.pods import Pod
+from agent_sandbox.local.node.records import NodeDirectory
+from agent_sandbox.local.node.runtime import Runtime
+
+ReportEvent = Callable[[Pod, str, str, str], None]
+"""Pod, ``Normal`` or ``Warning``, reason, message. Returns at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions:
+    """How the node behaves.
+
+    Attributes:
+        name: the node's name, in ``spec.nodeName`` of its Pods.
+        host_ip: what Pods show as ``status.hostIP``. Loopback, because no address of the machine leads to Pods.
+        unisolated: run Pods as bare processes where (or although) isolation is possible. Off unless the user asks.
+        restart_backoff: seconds before the second restart of a container that ends at once; doubles with each. The
+            first restart is immediate. 10, as the kubelet.
+        restart_backoff_max: upper bound of that, 300 as the kubelet.
+        restart_backoff_reset: a run of this many seconds forgives all earlier ones, 600 as the kubelet.
+        stop_grace: seconds that containers get to end when the node itself stops. Short: a user waits at a prompt.
+        status_settle: seconds that the first status waits for readiness, so that a Pod that becomes ready at once
+            costs one write instead of two.
+        labels: labels that a Pod's nodeSelector may ask for.
+    """
+
+    name: str = "local"
+    host_ip: str = "127.0.0.1"
+    unisolated: bool = False
+    restart_backoff: float = 10.0
+    restart_backoff_max: float = 300.0
+    restart_backoff_reset: float = 600.0
+    stop_grace: float = 2.0
+    status_settle: float = 0.25
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeContext:
+    """The node as its Pods' workers see it."""
+
+    client: KubeClient
+    clock: Clock
+    options: NodeOptions
+    directory: NodeDirectory
+    network: PodNetwork
+    runtime: Runtime
+    logs: LogThread
+    addresses: AddressPool
+    base_environment: Mapping[str, str]
+    report: ReportEvent
+    root: bool
+    """Whether Pods get host uids of their own."""

@@ -1,0 +1,73 @@
+"""Tells people what happened to a Pod: Events, written in the background and never at the cost of the Pod."""
+
+from datetime import datetime
+from typing import Final
+
+import anyio
+import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.kube import KubeClient, KubeError
+from agent_sandbox.local.node.pods import Pod
+from agent_sandbox_api.core import EVENTS
+
+log = structlog.get_logger(__name__)
+
+_QUEUE: Final = 1000
+_NOTE_LIMIT: Final = 1024
+
+
+class PodEvents:
+    """A bounded queue of events; when it is full the newest are dropped, as a kubelet does."""
+
+    def __init__(self, client: KubeClient, clock: Clock, node: str) -> None:
+        self._client = client
+        self._clock = clock
+        self._node = node
+        self._number = 0
+        streams = anyio.create_memory_object_stream[dict[str, object]](_QUEUE)
+        self._send: MemoryObjectSendStream[dict[str, object]] = streams[0]
+        self._receive: MemoryObjectReceiveStream[dict[str, object]] = streams[1]
+
+    def report(self, pod: Pod, kind: str, reason: str, message: str) -> None:
+        """Queue one event; returns at once."""
+        try:
+            self._send.send_nowait(self._event(pod, kind, reason, message, self._clock.now()))
+        except anyio.WouldBlock:
+            log.warning("event dropped: the queue is full", pod=pod.key, reason=reason)
+
+    def _event(self, pod: Pod, kind: str, reason: str, message: str, now: datetime) -> dict[str, object]:
+        self._number += 1
+        metadata = pod.metadata
+        name = f"{metadata.name[:200]}.{int(now.timestamp() * 1e6):x}{self._number:x}"
+        return {
+            "metadata": {"name": name, "namespace": metadata.namespace},
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": "agent-sandbox/local-node",
+            "reportingInstance": self._node,
+            "action": reason,
+            "reason": reason,
+            "type": kind,
+            "note": message[:_NOTE_LIMIT],
+            "regarding": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": metadata.namespace,
+                "name": metadata.name,
+                "uid": metadata.uid,
+            },
+        }
+
+    async def run(self) -> None:
+        """Write queued events until cancelled."""
+        async for event in self._receive:
+            try:
+                await self._client.create(EVENTS, event)
+            except KubeError as error:
+                log.warning("event not written", reason=event["reason"], error=str(error))
+
+    def close(self) -> None:
+        """Close the queue."""
+        self._send.close()
+        self._receive.close()

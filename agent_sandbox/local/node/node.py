@@ -1,0 +1,352 @@
+"""The node: finds the Pods that are its own and gives each one a worker.
+
+Flow:
+    ``run`` owns the state directory, finds out what this machine can isolate, starts the pod network, removes what an
+    earlier run left, then follows Pods and PersistentVolumeClaims until cancelled. Pods that no node has are bound to
+    this one: the embedded control plane has no scheduler.
+Guarantees:
+    One worker per Pod UID. When ``run`` has returned, no process, mount or interface of this node exists. After a crash
+    the kernel has removed them already, and the next run starts the containers of Pods that still exist once.
+Errors:
+    ``IsolationError`` if this machine cannot isolate and the user did not ask for less, ``StateInUseError``.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+from anyio import CapacityLimiter
+from anyio.abc import TaskGroup, TaskStatus
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.kube import ConflictError, KubeClient, KubeError, MergePatch, NotFoundError
+from agent_sandbox.local.node.access import PodAccess
+from agent_sandbox.local.node.addresses import BARE_NETWORK, ISOLATED_NETWORK, AddressPool, host_uid
+from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
+from agent_sandbox.local.node.context import NodeContext, NodeOptions
+from agent_sandbox.local.node.errors import HelperGoneError, StateInUseError
+from agent_sandbox.local.node.events import PodEvents
+from agent_sandbox.local.node.logs import LogThread
+from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
+from agent_sandbox.local.node.pods import NODE_PODS, Pod
+from agent_sandbox.local.node.records import NodeDirectory, PodRecord
+from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
+from agent_sandbox.local.node.runtime import BareRuntime, BubblewrapRuntime, Runtime
+from agent_sandbox.local.node.trial import Machine, network_binds, try_isolation
+from agent_sandbox.local.node.volumes import claim_names
+from agent_sandbox.local.node.worker import PodWorker
+from agent_sandbox.runtime.informer import Informer
+from agent_sandbox.runtime.store import Change
+
+log = structlog.get_logger(__name__)
+
+_LOCK_ATTEMPTS: Final = 100
+_LOCK_PAUSE: Final = 0.05
+_RETRY: Final = 1.0
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
+
+UNISOLATED_CONDITION: Final = "Unisolated"
+_UNISOLATED_MESSAGE: Final = (
+    "this Pod runs WITHOUT isolation, as a plain process of the stack's own user, because the stack was started with"
+    " --unisolated: it can read this user's files and use the network"
+)
+
+
+class Node:
+    """One Linux machine as a node of the embedded control plane."""
+
+    def __init__(
+        self, client: KubeClient, *, clock: Clock, state_dir: Path, options: NodeOptions | None = None
+    ) -> None:
+        """
+        Args:
+            client: the API server.
+            clock: where time comes from.
+            state_dir: what the node keeps on disk (``records``); one node at a time works in it.
+            options: how the node behaves.
+        """
+        self._client = client
+        self._clock = clock
+        self.options = options or NodeOptions()
+        self._directory = NodeDirectory(state_dir)
+        self.network = PodNetwork()
+        """The way to Pods: its ``socket_factory`` for aiohttp, and ``connect``. Usable while ``run`` runs."""
+        self.machine: Machine | None = None
+        """What this machine can isolate; None before the trial and where Pods run unisolated."""
+        self._informer: Informer[Pod] = Informer(client, NODE_PODS, clock=clock)
+        self._claims = Informer(client, NODE_CLAIMS, clock=clock)
+        self._provisioner = ClaimProvisioner(client, clock, self._directory, self._claims.store, self._is_claim_used)
+        self._events = PodEvents(client, clock, self.options.name)
+        self._addresses = AddressPool(ISOLATED_NETWORK)
+        # Workers by Pod UID; a UID is here from the moment its Pod is bound until its worker has ended.
+        self._workers: dict[str, PodWorker | None] = {}
+        self._refused: dict[str, str] = {}
+        self._context: NodeContext | None = None
+        self._tasks: TaskGroup | None = None
+        self._records: dict[str, PodRecord] = {}
+        self._access = PodAccess(self._directory, clock, self._workers.get, self._current_context)
+        self.providers = self._access.providers()
+        """Logs, exec and port-forward, for the API server."""
+
+    def _current_context(self) -> NodeContext:
+        if self._context is None:
+            raise HelperGoneError("the node is not running")
+        return self._context
+
+    # Running
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; ``task_status`` is told when Pods can run.
+
+        Raises:
+            IsolationError: this machine cannot isolate Pods as it is.
+            StateInUseError: another node works in the state directory.
+        """
+        await anyio.to_thread.run_sync(self._directory.create)
+        with ExitStack() as stack:
+            lock = await self._lock()
+            stack.callback(os.close, lock)
+            root = await anyio.to_thread.run_sync(build_root_files, self._directory.runtime)
+            if not self.options.unisolated:
+                self.machine = await try_isolation(root, self._directory.root, self._clock)
+            else:
+                self._addresses = AddressPool(BARE_NETWORK)
+                log.warning("PODS RUN WITHOUT ISOLATION", reason="started with --unisolated")
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._informer.run, name="node: pods")
+                group.start_soon(self._claims.run, name="node: claims")
+                group.start_soon(self._events.run, name="node: events")
+                self._informer.add_handler(self._seen)
+                self._claims.add_handler(self._provisioner.seen)
+                await self._informer.wait_until_synced()
+                await self._claims.wait_until_synced()
+                group.start_soon(self._provisioner.run, name="node: volumes")
+                await self._generations(root, lock, task_status)
+
+    async def _lock(self) -> int:
+        """The lock of the state directory; a killed node's helper may need a moment to end."""
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                return await anyio.to_thread.run_sync(self._directory.lock)
+            except StateInUseError:
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise
+                await self._clock.sleep(_LOCK_PAUSE)
+        raise AssertionError("the loop above returns or raises")
+
+    async def _generations(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
+        """One pod network after another: when a helper dies, all Pods died with it and start again."""
+        first = True
+        while True:
+            try:
+                await self._generation(root, lock, task_status if first else anyio.TASK_STATUS_IGNORED)
+            except* HelperGoneError as group:
+                if self._context is None:
+                    raise
+                log.error("the pod network died; its Pods start again", error=str(group.exceptions[0]))
+            first = False
+            self._context = None
+            await self._clock.sleep(_RETRY)
+
+    async def _generation(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
+        logs = LogThread(self._clock)
+        binds = network_binds(root, self._directory.root)
+        nft = self.machine.nft if self.machine is not None else ""
+        options = NetworkOptions(binds, nft, isolated=not self.options.unisolated, lock_fd=lock)
+        async with anyio.create_task_group() as group:
+            try:
+                group.start_soon(
+                    lambda: anyio.to_thread.run_sync(logs.run, limiter=CapacityLimiter(1)), name="node: logs"
+                )
+                await group.start(self.network.run, options, name="node: pod network")
+                with self._runtime(logs, root) as runtime:
+                    self._context = self._make_context(runtime, logs, root)
+                    async with anyio.create_task_group() as tasks:
+                        await self._follow(tasks, task_status)
+            finally:
+                logs.stop()
+
+    def _runtime(self, logs: LogThread, root: RootFiles) -> "_OpenRuntime":
+        if self.machine is None:
+            return _OpenRuntime(BareRuntime(self.network, logs))
+        return _OpenRuntime(BubblewrapRuntime(self.network, logs, self.machine.walls, root))
+
+    def _make_context(self, runtime: Runtime, logs: LogThread, root: RootFiles) -> NodeContext:
+        return NodeContext(
+            client=self._client,
+            clock=self._clock,
+            options=self.options,
+            directory=self._directory,
+            network=self.network,
+            runtime=runtime,
+            logs=logs,
+            addresses=self._addresses,
+            base_environment=root.environment,
+            report=self._events.report,
+            root=os.geteuid() == 0 and not self.options.unisolated,
+        )
+
+    async def _follow(self, tasks: TaskGroup, task_status: TaskStatus[None]) -> None:
+        """Give every Pod its worker, until cancelled; then stop the containers."""
+        self._workers.clear()
+        await self._find_leftovers()
+        self._tasks = tasks
+        try:
+            for pod in self._informer.store.list():
+                self._consider(pod)
+            task_status.started()
+            await anyio.sleep_forever()
+        finally:
+            self._tasks = None
+            with anyio.CancelScope(shield=True):
+                await self._stop_containers()
+
+    async def _find_leftovers(self) -> None:
+        """Remove directories of Pods that are gone, and remember the addresses of those that are not."""
+        records = await anyio.to_thread.run_sync(self._directory.records)
+        known = {pod.metadata.uid for pod in self._informer.store.list()}
+        for uid in records.keys() - known:
+            await anyio.to_thread.run_sync(self._directory.remove_pod, uid)
+            self._addresses.give_back(records[uid].address)
+        self._records = {uid: record for uid, record in records.items() if uid in known}
+        for record in self._records.values():
+            self._addresses.take(record.address)
+
+    async def _stop_containers(self) -> None:
+        async with anyio.create_task_group() as group:
+            for worker in self._workers.values():
+                if worker is not None:
+                    group.start_soon(worker.stop_for_node, self.options.stop_grace)
+
+    # Pods
+
+    def _seen(self, change: Change[Pod]) -> None:
+        pod = change.new
+        if pod is not None:
+            self._consider(pod)
+            return
+        assert change.old is not None, "a change has an old or a new view"
+        self._refused.pop(change.old.metadata.uid, None)
+        worker = self._workers.get(change.old.metadata.uid)
+        if worker is not None:
+            worker.update(None)
+
+    def _consider(self, pod: Pod) -> None:
+        """Take a Pod that is ours, bind one that is nobody's; never waits."""
+        uid = pod.metadata.uid
+        if uid in self._workers:
+            worker = self._workers[uid]
+            if worker is not None:
+                worker.update(pod)
+            return
+        if self._tasks is None:
+            return  # between two pod networks; the next one begins with the whole store
+        if pod.spec.node_name == self.options.name:
+            self._workers[uid] = None
+            self._tasks.start_soon(self._live, pod, name=f"pod {pod.key}")
+        elif not pod.spec.node_name and not pod.metadata.deleting and pod.status.phase not in _ENDED:
+            self._workers[uid] = None
+            self._tasks.start_soon(self._bind, pod, name=f"bind {pod.key}")
+
+    async def _bind(self, pod: Pod) -> None:
+        uid = pod.metadata.uid
+        if pod.spec.scheduling_gates:
+            del self._workers[uid]
+            return
+        reason = refusal(pod, self.options.labels)
+        try:
+            if reason is not None:
+                await self._refuse(pod, reason.message)
+                del self._workers[uid]
+                return
+            await self._request_binding(pod)
+        except (NotFoundError, ConflictError):
+            del self._workers[uid]
+            return
+        except KubeError as error:
+            log.warning("pod not bound yet", pod=pod.key, error=str(error))
+            await self._clock.sleep(_RETRY)
+            del self._workers[uid]
+            latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
+            if latest is not None:
+                self._consider(latest)
+            return
+        # No need to wait until the watch shows our own write.
+        bound = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=self.options.name))
+        await self._live(bound)
+
+    async def _request_binding(self, pod: Pod) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": self.options.name},
+        }
+        path = NODE_PODS.path(pod.metadata.namespace, pod.metadata.name, "binding")
+        await self._client.request("POST", path, body=msgspec.json.encode(body))
+
+    async def _refuse(self, pod: Pod, message: str) -> None:
+        """Leave a Pod Pending and say why, once."""
+        if self._refused.get(pod.metadata.uid) == message:
+            return
+        self._refused[pod.metadata.uid] = message
+        text = f"0/1 nodes are available: {message}."
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
+        patch = MergePatch({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}})
+        metadata = pod.metadata
+        await self._client.patch(NODE_PODS, metadata.name, patch, metadata.namespace, subresource="status")
+        self._events.report(pod, "Warning", "FailedScheduling", text)
+
+    async def _live(self, pod: Pod) -> None:
+        uid = pod.metadata.uid
+        record = self._record(pod)
+        latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
+        worker = PodWorker(self._current_context(), pod, record, self._provisioner.path_of, self._warnings())
+        self._workers[uid] = worker
+        if latest is None or latest.metadata.uid != uid:
+            worker.update(None)
+        elif latest.metadata.deleting:
+            worker.update(latest)
+        await worker.run()
+        self._addresses.give_back(record.address)
+        self._records.pop(uid, None)
+        del self._workers[uid]
+
+    def _record(self, pod: Pod) -> PodRecord:
+        metadata = pod.metadata
+        known = self._records.get(metadata.uid)
+        if known is not None:
+            return known
+        address = self._addresses.take()
+        uid = host_uid(address, self._directory.root) if self._current_context().root else None
+        record = PodRecord(metadata.uid, metadata.namespace, metadata.name, address, uid)
+        self._records[metadata.uid] = record
+        return record
+
+    def _warnings(self) -> Mapping[str, str]:
+        return {UNISOLATED_CONDITION: _UNISOLATED_MESSAGE} if self.options.unisolated else {}
+
+    def _is_claim_used(self, namespace: str, name: str) -> bool:
+        workers = [worker for worker in self._workers.values() if worker is not None]
+        return any(worker.record.namespace == namespace and name in claim_names(worker.pod) for worker in workers)
+
+
+class _OpenRuntime:
+    """A runtime that is closed at the end of a block."""
+
+    def __init__(self, runtime: BareRuntime | BubblewrapRuntime) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> Runtime:
+        return self._runtime
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._runtime, BubblewrapRuntime):
+            self._runtime.close()

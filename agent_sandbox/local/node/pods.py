@@ -1,0 +1,219 @@
+"""Pods as this node reads them: the view of the Pod kind that keeps a whole PodSpec, as far as a kubelet needs it."""
+
+from typing import Any, Final
+
+import msgspec
+
+from agent_sandbox_api.core.kinds import PodStatusView
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import MetaView
+
+_Object = dict[str, Any]
+
+
+class KeySelector(msgspec.Struct, frozen=True):
+    """One key of a ConfigMap or Secret."""
+
+    name: str = ""
+    key: str = ""
+    optional: bool = False
+
+
+class FieldSelector(msgspec.Struct, rename="camel", frozen=True):
+    """A field of the Pod itself, such as ``metadata.name``."""
+
+    field_path: str = ""
+
+
+class ResourceSelector(msgspec.Struct, rename="camel", frozen=True):
+    """A container's own limit or request."""
+
+    resource: str = ""
+    container_name: str = ""
+    divisor: str = ""
+
+
+class EnvSource(msgspec.Struct, rename="camel", frozen=True):
+    """Where a variable's value comes from."""
+
+    field_ref: FieldSelector | None = None
+    resource_field_ref: ResourceSelector | None = None
+    config_map_key_ref: KeySelector | None = None
+    secret_key_ref: KeySelector | None = None
+
+
+class EnvVar(msgspec.Struct, rename="camel", frozen=True):
+    """One environment variable."""
+
+    name: str
+    value: str = ""
+    value_from: EnvSource | None = None
+
+
+class EnvFromRef(msgspec.Struct, frozen=True):
+    """A ConfigMap or Secret all of whose keys become variables."""
+
+    name: str = ""
+    optional: bool = False
+
+
+class EnvFrom(msgspec.Struct, rename="camel", frozen=True):
+    """Variables from all keys of an object."""
+
+    prefix: str = ""
+    config_map_ref: EnvFromRef | None = None
+    secret_ref: EnvFromRef | None = None
+
+
+class VolumeMount(msgspec.Struct, rename="camel", frozen=True):
+    """Where a volume appears in a container."""
+
+    name: str
+    mount_path: str
+    sub_path: str = ""
+    read_only: bool = False
+
+
+class HttpGet(msgspec.Struct, rename="camel", frozen=True):
+    """A probe by HTTP: any status from 200 to 399 is success."""
+
+    port: int | str
+    path: str = "/"
+    host: str = ""
+    scheme: str = "HTTP"
+    http_headers: tuple[_Object, ...] = ()
+
+
+class TcpSocket(msgspec.Struct, frozen=True):
+    """A probe by connecting."""
+
+    port: int | str
+    host: str = ""
+
+
+class ExecAction(msgspec.Struct, frozen=True):
+    """A probe or hook by running a command in the container: exit code 0 is success."""
+
+    command: tuple[str, ...] = ()
+
+
+class Probe(msgspec.Struct, rename="camel", frozen=True):
+    """How a container is asked for its health. Times in seconds, with Kubernetes' defaults."""
+
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    exec: ExecAction | None = None
+    initial_delay_seconds: int = 0
+    timeout_seconds: int = 1
+    period_seconds: int = 10
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class Handler(msgspec.Struct, rename="camel", frozen=True):
+    """A lifecycle hook."""
+
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    exec: ExecAction | None = None
+
+
+class Lifecycle(msgspec.Struct, rename="camel", frozen=True):
+    """Hooks at a container's start and before its stop."""
+
+    post_start: Handler | None = None
+    pre_stop: Handler | None = None
+
+
+class ContainerPort(msgspec.Struct, rename="camel", frozen=True):
+    """A named port, so that probes can refer to it."""
+
+    container_port: int
+    name: str = ""
+
+
+class ContainerSecurity(msgspec.Struct, rename="camel", frozen=True):
+    """The parts of a security context that this node honours, or refuses."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    read_only_root_filesystem: bool = False
+    privileged: bool = False
+    allow_privilege_escalation: bool | None = None
+    capabilities: _Object = {}
+
+
+class ContainerResources(msgspec.Struct, frozen=True):
+    """Limits and requests, as quantities."""
+
+    limits: dict[str, str | int | float] = {}
+    requests: dict[str, str | int | float] = {}
+
+
+class Container(msgspec.Struct, rename="camel", frozen=True):
+    """One container of a Pod."""
+
+    name: str
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    ports: tuple[ContainerPort, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    security_context: ContainerSecurity = ContainerSecurity()
+    resources: ContainerResources = ContainerResources()
+    restart_policy: str = ""
+
+
+class PodSecurity(msgspec.Struct, rename="camel", frozen=True):
+    """Defaults of all containers of a Pod."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+
+
+class PodSpec(msgspec.Struct, rename="camel", frozen=True):
+    """What is wanted of a Pod."""
+
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    volumes: tuple[_Object, ...] = ()
+    node_name: str = ""
+    restart_policy: str = "Always"
+    termination_grace_period_seconds: int = 30
+    active_deadline_seconds: int | None = None
+    runtime_class_name: str = ""
+    service_account_name: str = ""
+    hostname: str = ""
+    subdomain: str = ""
+    host_network: bool = False
+    host_pid: bool = msgspec.field(default=False, name="hostPID")
+    host_ipc: bool = msgspec.field(default=False, name="hostIPC")
+    node_selector: dict[str, str] = {}
+    scheduling_gates: tuple[_Object, ...] = ()
+    security_context: PodSecurity = PodSecurity()
+
+
+class Pod(msgspec.Struct, rename="camel", frozen=True):
+    """A Pod with all that this node acts upon."""
+
+    metadata: MetaView
+    spec: PodSpec = PodSpec()
+    status: PodStatusView = PodStatusView()
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, for people."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+NODE_PODS: Final[Resource[Pod]] = Resource("", "v1", "pods", "Pod", Pod)

@@ -1,0 +1,339 @@
+"""The life of one Pod on this node, from its first sight to the removal of its last file.
+
+One worker per Pod UID. In: the Pod as the API server has it, again whenever it changes. Out: running containers, the
+Pod's status, its deletion. A worker survives the death of nothing: after a crash of the node a new worker finds the
+record that this one wrote and starts the containers again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
+from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts, write_own_files
+from agent_sandbox.local.node.context import NodeContext
+from agent_sandbox.local.node.environment import Facts
+from agent_sandbox.local.node.errors import ContainerError, HelperGoneError
+from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
+from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
+from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
+from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, read_referred
+from agent_sandbox_api.core.kinds import ContainerStatusView
+
+log = structlog.get_logger(__name__)
+
+_RETRY: Final = 1.0
+_COALESCE: Final = 0.01
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
+
+FindClaim = Callable[[str, str], Path | None]
+"""Namespace and name of a PersistentVolumeClaim to its data directory; None until it is bound."""
+
+
+class PodWorker:
+    """One Pod."""
+
+    def __init__(
+        self, context: NodeContext, pod: Pod, record: PodRecord, find_claim: FindClaim, warnings: Mapping[str, str]
+    ) -> None:
+        self._context = context
+        self.pod = pod
+        self.record = record
+        self._find_claim = find_claim
+        self._warnings = warnings
+        self._deleted = anyio.Event()
+        self._gone = False
+        self._dirty = anyio.Event()
+        self._written: dict[str, Any] | None = None
+        self._has_network = False
+        self._failure: tuple[str, str] | None = None
+        self._started_at = context.clock.now()
+        self.runners: dict[str, ContainerRunner] = {}
+        self._states = {entry.name: _first_state(entry, pod) for entry in self._all_containers()}
+        self.update(pod)
+
+    def _all_containers(self) -> Sequence[Container]:
+        return (*self.pod.spec.init_containers, *self.pod.spec.containers)
+
+    def update(self, pod: Pod | None) -> None:
+        """The Pod changed; None: it is gone from the API server."""
+        if pod is None:
+            self._gone = True
+        else:
+            self.pod = pod
+        if pod is None or pod.metadata.deleting:
+            self._deleted.set()
+
+    # Life
+
+    async def run(self) -> None:
+        """Live until the Pod is deleted and all of it is removed. Cancelled, it leaves containers to the node."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._publish_forever, name=f"status of {self.pod.key}")
+            async with anyio.create_task_group() as life:
+                life.start_soon(self._end_when_deleted, life.cancel_scope)
+                if self.pod.status.phase not in _ENDED and not self._deleted.is_set():
+                    life.start_soon(self._live, name=f"containers of {self.pod.key}")
+            await self._terminate()
+            group.cancel_scope.cancel()
+        await self._remove()
+
+    async def _end_when_deleted(self, scope: anyio.CancelScope) -> None:
+        await self._deleted.wait()
+        scope.cancel()
+
+    async def _live(self) -> None:
+        reason = refusal(self.pod, self._context.options.labels)
+        if reason is not None:  # bound to us by name, so there was no way to keep it Pending
+            self._fail("NodeAffinity", reason.message)
+            return
+        deadline = self.pod.spec.active_deadline_seconds
+        try:
+            with anyio.fail_after(deadline):
+                parts = await self._prepare()
+                await self._run_containers(parts)
+        except TimeoutError:
+            self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        with anyio.CancelScope(shield=True):
+            await self._stop_containers(0 if self._failure is None else self.pod.spec.termination_grace_period_seconds)
+            await self._drop_network()
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._failure = (reason, message)
+        self._context.report(self.pod, "Warning", reason, message)
+        self._touch()
+
+    # Preparation
+
+    async def _prepare(self) -> PodParts:
+        """Network, files and volumes; tries again for as long as something it names does not exist."""
+        directory = self._context.directory
+        await anyio.to_thread.run_sync(directory.create_pod, self.record)
+        await self._context.network.create(self.record.uid, self.record.address)
+        self._has_network = True
+        complained = ""
+        while True:
+            try:
+                return await self._make_parts(directory.pod(self.record.uid) / "files")
+            except (ContainerError, KubeError) as error:
+                reason = getattr(error, "reason", "")
+                if str(error) != complained:
+                    complained = str(error)
+                    self._context.report(self.pod, "Warning", "FailedMount", complained)
+                    self._wait_all(reason if isinstance(error, ContainerError) else "ContainerCreating", complained)
+            await self._context.clock.sleep(_RETRY)
+
+    def _wait_all(self, reason: str, message: str) -> None:
+        for name, state in self._states.items():
+            self._states[name] = state.with_state(Waiting(reason, message))
+        self._touch()
+
+    async def _make_parts(self, files: Path) -> PodParts:
+        objects = await read_referred(self._context.client, self.pod)
+        claims = {name: self._claim(name) for name in claim_names(self.pod)}
+        facts = self._facts(objects)
+        maker = VolumeMaker(self.record, files / "volumes", facts, objects, claims)
+        hostname = self.pod.spec.hostname or self.record.name
+
+        def make() -> PodParts:
+            for path in claims.values():
+                give_tree(path, self.record.owner)
+            owned_directory(files / "volumes", self.record.owner)
+            owned_directory(files / "containers", self.record.owner)
+            write_own_files(files, self.record, hostname, None)
+            return PodParts(self.record, facts, maker.make(), files)
+
+        return await anyio.to_thread.run_sync(make)
+
+    def _facts(self, objects: ReferredObjects) -> Facts:
+        options = self._context.options
+        return Facts(
+            self.pod,
+            self.record.address,
+            options.host_ip,
+            options.name,
+            objects.as_text("config_maps"),
+            objects.as_text("secrets"),
+        )
+
+    def _claim(self, name: str) -> Path:
+        path = self._find_claim(self.record.namespace, name)
+        if path is None:
+            raise ContainerError("ContainerCreating", f'persistentvolumeclaim "{name}" not found or not bound')
+        return path
+
+    # Containers
+
+    def _runner(self, parts: PodParts, container: Container, policy: str) -> ContainerRunner:
+        changed = partial(self._container_changed, container.name)
+        runner = ContainerRunner(self._context, parts, container, self._states[container.name], policy, changed)
+        self.runners[container.name] = runner
+        return runner
+
+    def _container_changed(self, name: str) -> None:
+        self._states[name] = self.runners[name].state
+        self._touch()
+
+    async def _run_containers(self, parts: PodParts) -> None:
+        spec = self.pod.spec
+        async with anyio.create_task_group() as sidecars:
+            for container in spec.init_containers:
+                if container.restart_policy == "Always":
+                    sidecar = self._runner(parts, container, "Always")
+                    sidecars.start_soon(sidecar.run, name=f"sidecar {container.name}")
+                    await sidecar.did_start.wait()
+                elif not await self._initialize(parts, container):
+                    break
+            else:
+                runners = [self._runner(parts, container, spec.restart_policy) for container in spec.containers]
+                async with anyio.create_task_group() as group:
+                    for runner in runners:
+                        group.start_soon(runner.run, name=f"container {runner.name}")
+            sidecars.cancel_scope.cancel()
+
+    async def _initialize(self, parts: PodParts, container: Container) -> bool:
+        """Run an init container to success; False if it failed and is not to be repeated."""
+        policy = "Never" if self.pod.spec.restart_policy == "Never" else "OnFailure"
+        runner = self._runner(parts, container, policy)
+        await runner.run()
+        state = runner.state.state
+        return isinstance(state, Terminated) and state.exit_code == 0
+
+    def grace(self) -> float:
+        """Seconds that the containers get to end: the delete's own, else the Pod's."""
+        asked = self.pod.metadata.deletion_grace_period_seconds
+        return float(self.pod.spec.termination_grace_period_seconds if asked is None else asked)
+
+    async def _stop_containers(self, grace: float) -> None:
+        async with anyio.create_task_group() as group:
+            for runner in self.runners.values():
+                group.start_soon(runner.stop, grace)
+
+    async def stop_for_node(self, grace: float) -> None:
+        """Stop the containers because the node stops; the Pod lives on and starts again with the next node."""
+        with suppress(HelperGoneError):
+            await self._stop_containers(grace)
+
+    async def _terminate(self) -> None:
+        await self._deleted.wait()
+        if any(runner.process is not None for runner in self.runners.values()):
+            self._context.report(self.pod, "Normal", "Killing", "Stopping the Pod's containers")
+        await self._stop_containers(self.grace())
+
+    async def _drop_network(self) -> None:
+        if self._has_network:
+            self._has_network = False
+            await self._context.network.delete(self.record.uid)
+
+    async def _remove(self) -> None:
+        """Remove what is left on this machine, then the object: who sees it gone may rely on that."""
+        await self._drop_network()
+        await anyio.to_thread.run_sync(self._context.directory.remove_pod, self.record.uid)
+        while not self._gone:
+            try:
+                await self._context.client.delete(
+                    NODE_PODS,
+                    self.record.name,
+                    self.record.namespace,
+                    uid=self.record.uid,
+                    grace_period_seconds=0,
+                )
+            except (NotFoundError, ConflictError):
+                return
+            except KubeError as error:
+                log.warning("pod not deleted yet", pod=self.pod.key, error=str(error))
+                await self._context.clock.sleep(_RETRY)
+            else:
+                return
+
+    # Status
+
+    def _touch(self) -> None:
+        self._dirty.set()
+
+    def state(self) -> PodState:
+        """What the status is computed from."""
+        spec = self.pod.spec
+        return PodState(
+            restart_policy=spec.restart_policy,
+            host_ip=self._context.options.host_ip,
+            containers=tuple(self._states[entry.name] for entry in spec.containers),
+            init_containers=tuple(self._states[entry.name] for entry in spec.init_containers),
+            sidecars=frozenset(entry.name for entry in spec.init_containers if entry.restart_policy == "Always"),
+            address=self.record.address if self._has_network else "",
+            started_at=self._started_at,
+            failure=self._failure,
+            warnings=self._warnings,
+        )
+
+    async def _publish_forever(self) -> None:
+        """Write the status whenever it changed, several changes at once in one write."""
+        while True:
+            await self._dirty.wait()
+            await self._settle()
+            self._dirty = anyio.Event()
+            status = pod_status(self.state(), self.pod.status.conditions, self._context.clock.now())
+            if status == self._written:
+                continue
+            if not await self._write(status):
+                self._dirty.set()
+                await self._context.clock.sleep(_RETRY)
+
+    async def _settle(self) -> None:
+        """Wait a moment for more changes; before the first write, for readiness, but not for ever."""
+        clock, options = self._context.clock, self._context.options
+        if self._written is not None:
+            await clock.sleep(_COALESCE)
+            return
+        deadline = clock.monotonic() + options.status_settle
+        while clock.monotonic() < deadline and not self._is_settled():
+            self._dirty = anyio.Event()
+            with anyio.move_on_after(deadline - clock.monotonic()):
+                await self._dirty.wait()
+
+    def _is_settled(self) -> bool:
+        states = [self._states[entry.name] for entry in self.pod.spec.containers]
+        troubled = any(isinstance(entry.state, Waiting) and entry.state.message for entry in self._states.values())
+        ended = any(isinstance(entry.state, Terminated) for entry in states)
+        return troubled or ended or self._failure is not None or all(entry.ready for entry in states)
+
+    async def _write(self, status: dict[str, Any]) -> bool:
+        patch = MergePatch({"metadata": {"uid": self.record.uid}, "status": status})
+        name, namespace = self.record.name, self.record.namespace
+        try:
+            written = await self._context.client.patch(NODE_PODS, name, patch, namespace, subresource="status")
+        except (NotFoundError, ConflictError):
+            self.update(None)  # another Pod has the name now, or none
+            return True
+        except KubeError as error:
+            log.warning("status not written yet", pod=self.pod.key, error=str(error))
+            return False
+        self._written = status
+        self.update(written)
+        return True
+
+
+def _first_state(container: Container, pod: Pod) -> ContainerState:
+    """The state to begin with: that of a container which a crash of the node ended, if there was one."""
+    state = ContainerState(container.name, container.image)
+    statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+    previous = next((entry for entry in statuses if entry.name == container.name), None)
+    if previous is None or pod.status.phase in _ENDED:
+        return state
+    return _after_crash(state, previous, pod)
+
+
+def _after_crash(state: ContainerState, previous: ContainerStatusView, pod: Pod) -> ContainerState:
+    if previous.state.waiting is not None:
+        return state.with_state(state.state, restart_count=previous.restart_count)
+    moment = pod.metadata.creation_timestamp
+    assert moment is not None, "an object that an API server returned has a creation time"
+    last = Terminated(KILLED, "ContainerStatusUnknown", "the node was stopped while the container ran", None, moment)
+    return state.with_state(state.state, last=last, restart_count=previous.restart_count + 1)
