@@ -141,13 +141,13 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.umask(0o022)
-        linux.place_fds(program.fds)
-        keep = {want for _, want in program.fds}
     except OSError as error:
         os.write(error_write, f"{error.errno} {error.strerror or error}".encode())
         os._exit(START_FAILED)
     try:
         prepare()
+        linux.place_fds(program.fds)  # last: the wanted numbers may be those of descriptors that prepare() uses
+        keep = {want for _, want in program.fds}
         for low in range(3):
             if low not in keep:
                 os.closerange(low, low + 1)
