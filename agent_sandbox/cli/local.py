@@ -79,6 +79,7 @@ def up(
     in the way.
     """
     from agent_sandbox.local.background import start_in_background
+    from agent_sandbox.local.node import NodeError
     from agent_sandbox.local.stack import StackOptions
 
     directory = _directory(name, state_dir)
@@ -98,7 +99,7 @@ def up(
             configure_logging(log_level, log_format)
             announce = (lambda record: None) if quiet else functools.partial(_announce, name)
             _run_here(options, announce)
-    except LocalError as error:
+    except (LocalError, NodeError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -139,9 +140,6 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
     directory = _directory(name, state_dir)
     stopped = stop(directory, timeout)
     if purge:
-        from agent_sandbox.local.node import remove_leftovers
-
-        remove_leftovers(directory.node)
         directory.purge()
     if not quiet:
         what = "stopped" if stopped else "was not running"

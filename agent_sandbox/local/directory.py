@@ -27,19 +27,14 @@ class StateDirectory:
         return self.root / "objects.db"
 
     @property
-    def pki(self) -> Path:
-        """The stack's certificate authority and certificates."""
-        return self.root / "pki"
+    def credentials(self) -> Path:
+        """Certificates, token and kubeconfig of the API server."""
+        return self.root / "api"
 
     @property
     def kubeconfig(self) -> Path:
         """What kubectl and client libraries connect with."""
-        return self.root / "kubeconfig"
-
-    @property
-    def admin_token(self) -> Path:
-        """The bearer token of the API server's administrator."""
-        return self.root / "admin.token"
+        return self.credentials / "kubeconfig"
 
     @property
     def router_token(self) -> Path:

@@ -1,0 +1,70 @@
+"""`agent-sandbox router`: the front door to the sandboxes of a cluster."""
+
+import functools
+from pathlib import Path
+
+import anyio
+import click
+
+from agent_sandbox.cli.connection import connection_options
+from agent_sandbox.cli.eventloop import run_until_signalled
+from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
+from agent_sandbox.clock import SystemClock
+from agent_sandbox.kube import KubeError, connect
+from agent_sandbox.router import Directory, Router, RouterError, RouterOptions
+from agent_sandbox.runtime import Cache
+
+
+@click.command()
+@connection_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the bearer tokens that X-Sandbox-Authorization must carry, one per line.",
+)
+@click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
+@click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
+@log_level_option
+@log_format_option
+def router(
+    kubeconfig: Path | None,
+    context: str | None,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    unsafe_allow_all: bool,
+    watch_namespaces: str,
+    log_level: str,
+    log_format: LogFormat,
+) -> None:
+    """Carry requests to the sandbox that X-Sandbox-ID names, and to nothing else.
+
+    \b
+    agent-sandbox router --token-file /etc/agent-sandbox/router.token --host 0.0.0.0
+    """
+    configure_logging(log_level, log_format)
+    namespaces = tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()) or None
+    try:
+        options = RouterOptions(host=host, port=port, token_file=token_file, unsafe_allow_all=unsafe_allow_all)
+        run_until_signalled(functools.partial(_run, kubeconfig, context, options, namespaces))
+    except (RouterError, KubeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _run(
+    kubeconfig: Path | None, context: str | None, options: RouterOptions, namespaces: tuple[str, ...] | None
+) -> None:
+    clock = SystemClock()
+    client = await connect(kubeconfig, context, clock=clock)
+    try:
+        cache = Cache(client, clock=clock, namespaces=namespaces)
+        directory = Directory()
+        directory.follow(cache)
+        async with anyio.create_task_group() as group:
+            await group.start(cache.run)
+            await cache.wait_until_synced(120)
+            await Router(directory, options=options).serve()
+    finally:
+        await client.aclose()
