@@ -110,24 +110,34 @@ async def serve(
     Raises:
         OSError: the address is in use or not this machine's.
     """
+    stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        app = create_app(options, tasks)
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75
-        )
-        await runner.setup()
         try:
-            site = web.TCPSite(runner, options.host, options.port, backlog=1024)
-            await site.start()
-            port: int = runner.addresses[0][1]
-            task_status.started(port)
+            task_status.started(await tasks.start(_serve_until, options, stop, name="sandboxd"))
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True):
+            stop.set()
+
+
+async def _serve_until(options: SandboxdOptions, stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[int]) -> None:
+    """Serve until `stop`. Shielded: commands get their grace although whoever runs the daemon was cancelled."""
+    with anyio.CancelScope(shield=True):
+        async with anyio.create_task_group() as tasks:
+            app = create_app(options, tasks)
+            runner = web.AppRunner(
+                app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75
+            )
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, options.host, options.port, backlog=1024).start()
+                port: int = runner.addresses[0][1]
+                task_status.started(port)
+                await stop.wait()
                 await app[DAEMON].stop()
+            finally:
                 await runner.cleanup()
-            tasks.cancel_scope.cancel()
-            app[DAEMON].close()
+                tasks.cancel_scope.cancel()
+                app[DAEMON].close()
 
 
 async def serve_until_signalled(options: SandboxdOptions) -> None:

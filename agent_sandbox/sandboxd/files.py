@@ -140,7 +140,7 @@ def _entry(confinement: Confinement, directory: str, name: "os.DirEntry[str]") -
     own = name.stat(follow_symlinks=False)
     if name.is_symlink():
         with suppress(SandboxdError):  # It leads nowhere or outside: then it is described itself.
-            target = stat_blocking(confinement, f"{directory}/{name.name}")
+            target = stat_blocking(confinement, os.path.join(directory, name.name))  # noqa: PTH118 - text, not a file
             return Entry(name.name, target.kind, target.size, target.mode, target.modified)
     return entry_from(name.name, own)
 
