@@ -55,6 +55,7 @@ run: ## Run the controllers here, against the cluster of the current kubeconfig.
 manifests: setup ## Generate the CRDs, the API reference and RBAC from the code.
 	$(BIN)/python hack/generate_crds.py
 	$(BIN)/python hack/generate_api_docs.py
+	$(BIN)/python hack/generate_rbac.py
 
 .PHONY: kube-assets
 kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against; needs Go.

@@ -34,7 +34,7 @@ def generated() -> str:
 
 def _rule(rule: Rule) -> str:
     fields: dict[str, Any] = {
-        "apiGroups": list(rule.groups),
+        "apiGroups": [rule.group],
         "resources": list(rule.resources),
         "verbs": list(rule.verbs),
     }
