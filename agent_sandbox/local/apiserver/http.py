@@ -77,6 +77,8 @@ class ApiResponse:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": JSON})
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+    warnings: list[str] = field(default_factory=list)
+    """What the client is told in ``Warning`` headers."""
 
     @classmethod
     def json(cls, value: Any, status: int = 200, content_type: str = JSON) -> "ApiResponse":

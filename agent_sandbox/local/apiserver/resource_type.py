@@ -70,6 +70,10 @@ def _no_causes(_value: JsonObject, _old: JsonObject | None) -> list[Cause]:
     return []
 
 
+def _no_schema() -> None:
+    return None
+
+
 def _no_grace(_value: JsonObject, _asked: int | None) -> int:
     return 0
 
@@ -128,7 +132,7 @@ class ResourceType:
         storage_api_version: the apiVersion under which objects are stored.
         field_selectors: selectable field -> how to read it; name and namespace are always selectable.
         conversion: set when the served form is not the stored one.
-        schema: the structural schema; None leaves objects as they came.
+        load_schema: gives the structural schema; it is asked for when the first object is written.
         custom: True for kinds defined by a CustomResourceDefinition.
     """
 
@@ -149,7 +153,7 @@ class ResourceType:
     bucket: str = ""
     storage_api_version: str = ""
     conversion: Conversion | None = None
-    schema: "Schema | None" = None
+    load_schema: "Callable[[], Schema | None]" = _no_schema
     scale: ScalePaths | None = None
     custom: bool = False
 
@@ -163,6 +167,11 @@ class ResourceType:
             fill(self, "bucket", f"{self.plural}.{self.group}" if self.group else self.plural)
         if not self.storage_api_version:
             fill(self, "storage_api_version", self.api_version)
+
+    @property
+    def schema(self) -> "Schema | None":
+        """The structural schema; None leaves objects as they came."""
+        return self.load_schema()
 
     @property
     def api_version(self) -> str:

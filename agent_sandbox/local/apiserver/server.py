@@ -16,6 +16,7 @@ from agent_sandbox.local.apiserver.endpoints import ResourceEndpoints
 from agent_sandbox.local.apiserver.errors import StatusError, UnknownPathError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
 from agent_sandbox.local.apiserver.objects import Objects
+from agent_sandbox.local.apiserver.openapi import OpenApi
 from agent_sandbox.local.apiserver.paths import parse_resource_path
 from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.registry import Registry
@@ -52,6 +53,7 @@ class ApiServer:
         self.objects = Objects(store, self.registry, self._clock)
         self._endpoints = ResourceEndpoints(store, self.objects, self._clock, self.providers, authenticate)
         self._discovery = Discovery(self.registry)
+        self._openapi = OpenApi(self.registry)
         self._background = Background(store, self.registry, self.objects, self._clock)
 
     async def open(self) -> None:
@@ -87,7 +89,7 @@ class ApiServer:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         if request.path in _HEALTH:
             return ApiResponse.text("ok")
-        found = self._discovery.answer(request)
+        found = self._discovery.answer(request) or self._openapi.answer(request)
         if found is not None:
             return found
         path = parse_resource_path(request.path)

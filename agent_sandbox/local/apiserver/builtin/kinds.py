@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from agent_sandbox.local.apiserver.builtin import columns
 from agent_sandbox.local.apiserver.builtin.events import EVENT_CONVERSION
@@ -15,6 +16,7 @@ from agent_sandbox.local.apiserver.custom.definition import CUSTOM_RESOURCE_DEFI
 from agent_sandbox.local.apiserver.jsonpath import first_at
 from agent_sandbox.local.apiserver.metadata import path_segment_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, ScalePaths, Strategy
+from agent_sandbox.local.apiserver.schema.builtin_types import builtin_schema
 
 _STATUS = frozenset({"status"})
 _RETURNS_DELETED = Strategy(returns_deleted=True)
@@ -25,6 +27,10 @@ def _fields(*paths: str) -> dict[str, Callable[[JsonObject], str]]:
         return lambda value: str(first_at(value, f".{path}") or "")
 
     return {path: reader(path) for path in paths}
+
+
+def _with_schema(kind: ResourceType) -> ResourceType:
+    return replace(kind, load_schema=partial(builtin_schema, kind.group, kind.version, kind.kind))
 
 
 NAMESPACES = ResourceType(
@@ -120,7 +126,10 @@ def _workload(plural: str, kind: str, short: str) -> ResourceType:
     )
 
 
-BUILTIN_KINDS: tuple[ResourceType, ...] = (
+NAMESPACES, PODS, SERVICE_ACCOUNTS, EVENTS = (
+    _with_schema(kind) for kind in (NAMESPACES, PODS, SERVICE_ACCOUNTS, EVENTS)
+)
+_KINDS: tuple[ResourceType, ...] = (
     NAMESPACES,
     PODS,
     ResourceType(
@@ -233,3 +242,6 @@ BUILTIN_KINDS: tuple[ResourceType, ...] = (
     ),
     *REVIEW_KINDS,
 )
+
+
+BUILTIN_KINDS = tuple(_with_schema(kind) for kind in _KINDS)

@@ -1,7 +1,7 @@
 """Turns a CustomResourceDefinition into the kinds that it defines."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from agent_sandbox.local.apiserver.jsonpath import compile_path, first_at
@@ -61,10 +61,14 @@ def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
         field_selectors=_field_selectors(version),
         storage_api_version=f"{spec['group']}/{storage}",
         conversion=_rename_version(spec["group"], version["name"], storage),
-        schema=compile_schema(source) if source else None,
+        load_schema=cache(partial(compile_schema, source)) if source else _no_schema,
         scale=_scale(scale) if scale else None,
         custom=True,
     )
+
+
+def _no_schema() -> None:
+    return None
 
 
 def _scale(source: JsonObject) -> ScalePaths:

@@ -8,6 +8,7 @@ from agent_sandbox.local.apiserver.http import ApiRequest, UserInfo
 from agent_sandbox.local.apiserver.objects import DeleteOptions, WriteOptions
 
 _MANAGER_LIMIT = 128
+_FIELD_VALIDATIONS = ("Ignore", "Strict", "Warn")
 
 
 def write_options(request: ApiRequest, subresource: str = "") -> WriteOptions:
@@ -21,7 +22,17 @@ def write_options(request: ApiRequest, subresource: str = "") -> WriteOptions:
         field_manager=request.parameter("fieldManager")[:_MANAGER_LIMIT] or _agent_name(request),
         subresource=subresource,
         user=request.user or UserInfo(),
+        field_validation=_field_validation(request),
     )
+
+
+def _field_validation(request: ApiRequest) -> str:
+    wanted = request.parameter("fieldValidation") or "Warn"
+    if wanted not in _FIELD_VALIDATIONS:
+        supported = ", ".join(f'"{value}"' for value in _FIELD_VALIDATIONS)
+        message = f'Unsupported value: "{wanted}": supported values: {supported}'
+        raise _invalid_option(Cause("FieldValueNotSupported", "fieldValidation", message))
+    return wanted
 
 
 def _agent_name(request: ApiRequest) -> str:
@@ -35,17 +46,18 @@ def _dry_run(request: ApiRequest) -> bool:
     if any(value != "All" for value in values):
         shown = "[" + " ".join(values) + "]"
         cause = Cause("FieldValueNotSupported", "dryRun", f'Unsupported value: {shown}: supported values: "All"')
-        raise StatusError(
-            422,
-            "Invalid",
-            f'CreateOptions.meta.k8s.io "" is invalid: {cause}',
-            {"group": "meta.k8s.io", "kind": "CreateOptions", "causes": [_wire(cause)]},
-        )
+        raise _invalid_option(cause)
     return bool(values)
 
 
-def _wire(cause: Cause) -> dict[str, str]:
-    return {"reason": cause.reason, "message": cause.message, "field": cause.field}
+def _invalid_option(cause: Cause) -> StatusError:
+    wire = {"reason": cause.reason, "message": cause.message, "field": cause.field}
+    return StatusError(
+        422,
+        "Invalid",
+        f'CreateOptions.meta.k8s.io "" is invalid: {cause}',
+        {"group": "meta.k8s.io", "kind": "CreateOptions", "causes": [wire]},
+    )
 
 
 def delete_options(request: ApiRequest) -> DeleteOptions:

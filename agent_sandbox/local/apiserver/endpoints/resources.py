@@ -140,7 +140,7 @@ class ResourceEndpoints:
         options = write_options(request)
         value = read_object(request)
         created = await self._objects.create(resource, path.namespace, value, options)
-        return self._with_warnings(representation.answer(resource, created, self._objects.now(), 201))
+        return _with_warnings(representation.answer(resource, created, self._objects.now(), 201), options.warnings)
 
     async def _update(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         value = read_object(request)
@@ -181,7 +181,7 @@ class ResourceEndpoints:
             )
             return ApiResponse.json(scale_of(resource, changed))
         changed = await self._objects.update(resource, path.namespace, path.name, transform, options)
-        return self._with_warnings(representation.answer(resource, changed, self._objects.now()))
+        return _with_warnings(representation.answer(resource, changed, self._objects.now()), options.warnings)
 
     async def _delete(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         representation = Representation.of(request)
@@ -206,8 +206,10 @@ class ResourceEndpoints:
                 continue
         return answer
 
-    def _with_warnings(self, response: ApiResponse) -> ApiResponse:
-        return response
+
+def _with_warnings(response: ApiResponse, warnings: list[str]) -> ApiResponse:
+    response.warnings = warnings
+    return response
 
 
 def _deleted_status(resource: ResourceType, value: JsonObject) -> JsonObject:

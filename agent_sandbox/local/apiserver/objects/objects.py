@@ -18,15 +18,16 @@ from agent_sandbox.local.apiserver.errors import (
     NotFoundError,
     StatusError,
 )
+from agent_sandbox.local.apiserver.objects.decoding import normalize
 from agent_sandbox.local.apiserver.objects.deletes import DeleteOptions, mark_deleting, may_go
 from agent_sandbox.local.apiserver.objects.writes import (
     WriteOptions,
     check_identity,
     check_valid,
-    drop_nulls_and_unknown,
     fill_defaults,
     prepare_create,
     prepare_update,
+    report_unknown,
 )
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
@@ -78,7 +79,7 @@ class Objects:
         self._check_creatable(resource, namespace, value)
         context = self._context(options)
         check_identity(resource, value, namespace, "")
-        drop_nulls_and_unknown(resource, value)
+        report_unknown(resource, normalize(resource, value), options)
         fill_defaults(resource, value)
         wished = value["metadata"].get("name")
         key = self._free_key(resource, value, context)
@@ -132,7 +133,7 @@ class Objects:
         value = transform(copy.deepcopy(old))
         context = self._context(options)
         check_identity(resource, value, namespace, name)
-        drop_nulls_and_unknown(resource, value)
+        report_unknown(resource, normalize(resource, value), options)
         fill_defaults(resource, value)
         prepare_update(resource, value, old, options, context)
         check_valid(resource, value, old, options.subresource)

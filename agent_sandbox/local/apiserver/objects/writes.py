@@ -16,8 +16,9 @@ from agent_sandbox.local.apiserver.metadata import (
     metadata_causes,
     subdomain_errors,
 )
+from agent_sandbox.local.apiserver.objects.decoding import cannot_be_handled
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
-from agent_sandbox.local.apiserver.schema import apply_defaults, prune, schema_causes
+from agent_sandbox.local.apiserver.schema import apply_defaults, schema_causes
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class WriteOptions:
         field_manager: who is recorded as the owner of the written fields.
         subresource: ``status``, ``scale`` or empty.
         user: who writes.
+        field_validation: what happens to unknown fields: ``Ignore``, ``Warn`` or ``Strict``.
+        warnings: collects what the client is to be told although the write succeeds.
     """
 
     dry_run: bool = False
     field_manager: str = "unknown"
     subresource: str = ""
     user: UserInfo = field(default_factory=UserInfo)
+    field_validation: str = "Ignore"
+    warnings: list[str] = field(default_factory=list)
 
 
 def check_identity(resource: ResourceType, value: JsonObject, namespace: str, name: str) -> None:
@@ -78,16 +83,23 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def drop_nulls_and_unknown(resource: ResourceType, value: JsonObject) -> list[str]:
-    """Prune by the kind's schema; returns the unknown fields' paths."""
-    if resource.schema is None:
-        return []
-    return prune(value, resource.schema)
+def report_unknown(resource: ResourceType, unknown: list[str], options: WriteOptions) -> None:
+    """Say what was dropped, in the way the client asked for.
+
+    Raises:
+        BadRequestError: the client wants unknown fields refused.
+    """
+    texts = [f'unknown field "{path}"' for path in unknown]
+    if not texts or options.field_validation == "Ignore":
+        return
+    if options.field_validation == "Strict":
+        raise BadRequestError(f"{cannot_be_handled(resource)}: strict decoding error: {', '.join(texts)}")
+    options.warnings.extend(texts)
 
 
 def fill_defaults(resource: ResourceType, value: JsonObject) -> None:
     """Defaults of the schema, then those of the kind."""
-    if resource.schema is not None:
+    if resource.schema is not None and resource.custom:
         apply_defaults(value, resource.schema)
     resource.strategy.default(value)
 
@@ -200,7 +212,7 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
     causes = metadata_causes(metadata, name_errors, namespaced=resource.namespaced)
     if old is not None:
         causes += finalizer_update_causes(metadata, old["metadata"])
-    if resource.schema is not None:
+    if resource.schema is not None and resource.custom:
         causes += schema_causes(value, resource.schema)
     if subresource not in _UNRESTRICTED:
         causes += resource.strategy.validate(value, old)

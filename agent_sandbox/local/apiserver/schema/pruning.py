@@ -14,6 +14,13 @@ def prune(value: dict[str, Any], schema: Schema) -> list[str]:
     return unknown
 
 
+def prune_part(value: dict[str, Any], schema: Schema, path: str) -> list[str]:
+    """Remove unknown fields from a part of an object, in place; returns their paths."""
+    unknown: list[str] = []
+    _prune_object(value, schema, path, unknown, is_resource=False)
+    return unknown
+
+
 def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str]) -> None:
     if schema is None:
         return

@@ -125,7 +125,11 @@ class ApiServerSite:
 
 
 def _whole(answer: ApiResponse) -> web.Response:
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    for text in answer.warnings:
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{quoted}"')
+    return response
 
 
 async def _stream(incoming: web.BaseRequest, answer: ApiResponse) -> web.StreamResponse:
