@@ -1,0 +1,1 @@
+"""Sandbox → its volumes, its Service, its Pod, and the truth about them."""

@@ -1,0 +1,158 @@
+"""The one Pod of a Sandbox: when it is created, adopted, kept up, deleted, and when it is left alone.
+
+One Pod per Sandbox, owned by UID. Creating one is the last thing a pass does, after everything that must stand before
+it.
+"""
+
+from typing import Final
+
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.meta import JsonObject
+from agent_sandbox_api.views import find_condition, is_condition_true
+from agent_sandbox_controllers.actions import Create, change, remove
+from agent_sandbox_controllers.blueprint import content_hash
+from agent_sandbox_controllers.ownership import (
+    Ownership,
+    controller_reference,
+    may_adopt,
+    ownership_of,
+    references_json,
+    refusal_of_foreign,
+    refusal_of_unowned,
+)
+from agent_sandbox_controllers.sandbox.observed import Observed, OwnerKind
+from agent_sandbox_controllers.sandbox.outcome import Notice, Plan, stopped
+from agent_sandbox_controllers.sandbox.pod_metadata import metadata_difference, new_pod_metadata, wanted_metadata
+from agent_sandbox_controllers.sandbox.volumes import with_volumes
+from agent_sandbox_controllers.vocabulary import ANNOTATION_POD_SPEC_HASH, Reason
+
+_LOSSES: Final = frozenset(
+    {"Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "Preempting", "Preempted"}
+)
+"""``status.reason`` of Pods that failed through no fault of their own, as kubelets and the node lifecycle write it."""
+
+
+def plan_running_pod(observed: Observed, *, blocked: bool) -> Plan:
+    """The Pod of a Sandbox that should run.
+
+    Args:
+        observed: what there is.
+        blocked: something that must stand before the Pod was refused.
+    """
+    if len(observed.owned_pods) > 1:
+        return _plan_many(observed)
+    if observed.pod is not None:
+        return _plan_owned(observed, observed.pod)
+    if observed.named_pod is not None:
+        return _plan_stranger(observed, observed.named_pod)
+    if observed.owner is OwnerKind.UNVERIFIED:
+        return stopped(Reason.OWNER_NOT_FOUND, owner_not_found(observed), retry_after=5.0)
+    if observed.gate.trouble is not None:
+        return Plan(troubles=(observed.gate.trouble,))
+    if blocked:
+        return Plan()
+    return Plan((Create(PODS, new_pod(observed)),))
+
+
+def plan_suspended_pod(observed: Observed) -> Plan:
+    """A suspended Sandbox deletes its own Pods, all of them, and nobody else's."""
+    return Plan(tuple(remove(PODS, pod.metadata) for pod in observed.owned_pods if not pod.metadata.deleting))
+
+
+def owner_not_found(observed: Observed) -> str:
+    """Why a Sandbox whose owner is not known gets no Pod."""
+    controller = observed.view.metadata.controller
+    assert controller is not None, "an unverified owner is one that the Sandbox names"
+    return (
+        f"{controller.kind} {controller.name} (UID: {controller.uid}), which controls this sandbox, does not exist; no "
+        "Pod is "
+        f"created; the garbage collector removes the sandbox"
+    )
+
+
+def _plan_many(observed: Observed) -> Plan:
+    text = (
+        f"multiple Pods ({len(observed.owned_pods)}) are controlled by this Sandbox; refusing to choose or create a "
+        "Pod: "
+        f"delete all but one of {', '.join(sorted(pod.metadata.name for pod in observed.owned_pods))}"
+    )
+    return stopped(Reason.MULTIPLE_PODS, text) + Plan(
+        notices=(Notice("Warning", Reason.MULTIPLE_PODS, "Reconciling", text, about=observed.uid),)
+    )
+
+
+def _plan_owned(observed: Observed, pod: PodView) -> Plan:
+    loss = loss_of(pod)
+    if pod.metadata.deleting:
+        return Plan(notices=(_loss_notice(pod, loss),)) if loss else Plan()
+    if loss and pod.status.phase == "Failed":
+        return Plan((remove(PODS, pod.metadata),), notices=(_loss_notice(pod, loss),))
+    difference = metadata_difference(pod.metadata, wanted_metadata(observed))
+    return Plan((change(PODS, pod.metadata, {"metadata": difference}),) if difference else ())
+
+
+def loss_of(pod: PodView) -> str:
+    """Why a Pod was lost through no fault of its own: eviction, preemption, its node; empty if it was not."""
+    if pod.status.phase == "Failed" and pod.status.reason in _LOSSES:
+        return pod.status.reason
+    disruption = find_condition(pod.status.conditions, "DisruptionTarget")
+    if disruption is not None and is_condition_true(pod.status.conditions, "DisruptionTarget"):
+        return disruption.reason or "Disrupted"
+    return ""
+
+
+def _loss_notice(pod: PodView, loss: str) -> Notice:
+    detail = f": {pod.status.message}" if pod.status.message else ""
+    return Notice(
+        "Warning",
+        "PodLost",
+        "Recreating",
+        f'Pod "{pod.metadata.name}" was lost ({loss}{detail}); it is created again with the same volumes',
+        about=pod.metadata.uid,
+        lost_pod=True,
+    )
+
+
+def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
+    """A Pod of the wanted name that is not ours: taken only if it offers itself, never under a template's policy."""
+    meta = pod.metadata
+    if ownership_of(meta, observed.uid) is Ownership.FOREIGN:
+        return stopped(Reason.RECONCILER_ERROR, refusal_of_foreign("pod", meta, observed.name))
+    if observed.owner is not OwnerKind.NONE:
+        return stopped(
+            Reason.RECONCILER_ERROR,
+            f'cannot adopt unowned pod "{meta.name}": this sandbox was made from a template, and only a Pod made from '
+            "the same "
+            f"template may run in it; delete the Pod",
+        )
+    if not may_adopt(meta.labels, observed.name_hash):
+        return stopped(Reason.RECONCILER_ERROR, refusal_of_unowned("pod", meta))
+    if meta.deleting:
+        return stopped(Reason.DEPENDENCIES_NOT_READY, f'Pod "{meta.name}" is terminating; waiting for its name')
+    metadata = metadata_difference(meta, wanted_metadata(observed))
+    metadata["ownerReferences"] = [*references_json(meta), controller_reference(SANDBOXES, observed.view.metadata)]
+    return Plan((change(PODS, meta, {"metadata": metadata}, locked=True),))
+
+
+def new_pod(observed: Observed) -> JsonObject:
+    """The Pod to create."""
+    spec = with_volumes(observed.sandbox)
+    metadata = new_pod_metadata(wanted_metadata(observed), content_hash(spec))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": observed.name,
+            "namespace": observed.namespace,
+            "ownerReferences": [controller_reference(SANDBOXES, observed.view.metadata)],
+            **metadata,
+        },
+        "spec": spec,
+    }
+
+
+def is_outdated(observed: Observed, pod: PodView) -> bool:
+    """Whether podTemplate.spec was changed after the Pod was created from it; adopted Pods cannot tell."""
+    noted = pod.metadata.annotations.get(ANNOTATION_POD_SPEC_HASH)
+    return noted is not None and noted != content_hash(with_volumes(observed.sandbox))

@@ -1,0 +1,216 @@
+"""Reconciles Sandboxes: reads what is there, has it planned, writes in order, and tells the truth in the status."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from agent_sandbox.kube import AlreadyExistsError, ApiError, ConflictError, NotFoundError, ServerError
+from agent_sandbox.runtime import Request, Result
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
+from agent_sandbox_api.names import CONDITION_READY, CONDITION_SUSPENDED
+from agent_sandbox_api.views import find_condition, is_condition_true
+from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
+from agent_sandbox_controllers.holding import SANDBOX_DELAYS
+from agent_sandbox_controllers.indexes import BY_OWNER
+from agent_sandbox_controllers.memory import Identities
+from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
+from agent_sandbox_controllers.sandbox.observed import Gate, Observed, wanted_pod_name
+from agent_sandbox_controllers.sandbox.outcome import Notice
+from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
+from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
+from agent_sandbox_controllers.sandbox.volumes import volume_names
+from agent_sandbox_controllers.status import Status
+from agent_sandbox_controllers.status_writer import StatusWriter
+from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
+from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID, Reason
+from agent_sandbox_controllers.world import World
+
+log = structlog.get_logger(__name__)
+
+SOON: Final = 0.001
+"""Seconds until the next pass where nothing is waited for, but this pass's write must stand before the next."""
+ROUNDS: Final = 3
+"""How often one pass plans anew because the cache turned out to be behind the server."""
+
+
+class SandboxReconciler:
+    """Keeps one Pod, one Service and the volumes of each Sandbox.
+
+    Guarantees:
+        A pass that changes nothing writes nothing. The Pod is created last, after everything that must stand before it,
+        and never while anything is refused. Every delete names a UID.
+    Caveats:
+        A new Sandbox has no status for its first two seconds, unless it is Ready or in trouble before.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._statuses = StatusWriter(world.client, SANDBOXES, SANDBOX_DELAYS)
+        self._told: dict[str, set[tuple[str, str]]] = {}
+        self._identities = Identities(self._statuses.forget, self._forget)
+
+    async def reconcile(self, request: Request) -> Result:
+        """Bring one Sandbox nearer to what it wants; see ``runtime.Reconciler``."""
+        view = self._world.sandboxes.get(request.namespace, request.name)
+        if view is None:
+            self._identities.gone(request)
+            return Result.done()
+        self._identities.seen(request, view.metadata.uid)
+        if view.metadata.deleting:
+            return Result.done()
+        observed = self._observe(view)
+        wait = await self._expire(observed) if observed.expired else await self._live(observed)
+        return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))
+
+    # Seeing
+
+    def _observe(self, view: SandboxView) -> Observed:
+        world, meta = self._world, view.metadata
+        sandbox = view.model()
+        owned = world.pods.by_index(BY_OWNER, meta.uid)
+        names = volume_names(sandbox)
+        found = {name: world.volumes.get(meta.namespace, name) for name in names}
+        owner = owner_of(world, view)
+        return Observed(
+            view=view,
+            sandbox=sandbox,
+            now=world.clock.now(),
+            owned_pods=tuple(sorted(owned, key=lambda pod: pod.metadata.name)),
+            named_pod=world.pods.get(meta.namespace, wanted_pod_name(view))
+            or world.pods.get(meta.namespace, meta.name),
+            service=world.services.get(meta.namespace, meta.name),
+            volumes={name: volume for name, volume in found.items() if volume is not None},
+            owner=owner,
+            gate=Gate() if owned else gate_of(world, view, owner),
+            evictable=world.options.pool_eviction,
+            cluster_domain=world.options.cluster_domain,
+        )
+
+    def _observe_again(self, observed: Observed) -> Observed | None:
+        """The same Sandbox after writes; None if it is gone or became another."""
+        view = self._world.sandboxes.get(observed.namespace, observed.name)
+        if view is None or view.metadata.uid != observed.uid or view.metadata.deleting:
+            return None
+        return self._observe(view)
+
+    # Living
+
+    async def _live(self, observed: Observed) -> float | None:
+        current: Observed | None = observed
+        refused: tuple[Trouble, ...] = ()
+        stale = False
+        for _ in range(ROUNDS):
+            assert current is not None, "a Sandbox that is gone ends the pass"
+            plan = plan_children(current)
+            self._tell(current, plan.notices)
+            with self._world.creating_pod(current.namespace, current.view.metadata.labels.get(LABEL_TEMPLATE_ID, "")):
+                refused, stale = await self._carry_out(plan.actions)
+            if plan.actions:
+                current = self._observe_again(current)
+            if current is None:
+                return None
+            if not stale:
+                break
+        if current is None or current.expired:
+            return SOON
+        troubles = (*plan_children(current).troubles, *refused)
+        wait = await self._write(current, living_status(current, troubles))
+        left = current.seconds_left
+        return soonest(wait, left, *(trouble.retry_after for trouble in troubles), SOON if stale else None)
+
+    async def _carry_out(self, actions: Sequence[Action]) -> tuple[tuple[Trouble, ...], bool]:
+        """Write in order until something is refused.
+
+        Returns:
+            What was refused, and whether the cache turned out to be behind the server.
+        """
+        for action in actions:
+            try:
+                await perform(self._world.client, action)
+            except (ConflictError, NotFoundError) as error:
+                if not await self._catch_up(action, error):
+                    raise
+                return (), True
+            except ApiError as error:
+                if isinstance(error, ServerError):
+                    raise
+                trouble = trouble_of(error, _describe(action))
+                if trouble is None:
+                    raise
+                return (trouble,), False
+        return (), False
+
+    async def _catch_up(self, action: Action, error: ApiError) -> bool:
+        """Read live what the cache does not know yet, so that the next round plans with it."""
+        match action:
+            case Create() if isinstance(error, AlreadyExistsError):
+                namespace = str(action.body["metadata"]["namespace"])
+                return await self._world.look(action.resource, namespace, action.name) is not None
+            case Change() | Remove():
+                return await self._world.look(action.resource, action.namespace, action.name) is not None
+        return False
+
+    # Expiring
+
+    async def _expire(self, observed: Observed) -> float | None:
+        """Two passes: first everybody is told, then children go, and with Delete the Sandbox."""
+        if not is_marked_expired(observed):
+            await self._write(observed, expiring_status(observed))
+            self._world.metrics.transitions.labels(observed.namespace, "expired").inc()
+            return SOON
+        for action in plan_expiry(observed).actions:
+            await perform(self._world.client, action)
+        current = self._observe_again(observed)
+        return await self._write(current, expired_status(current)) if current is not None else None
+
+    # Telling
+
+    async def _write(self, observed: Observed, status: Status) -> float | None:
+        self._count_transition(observed, status)
+        return await self._statuses.write(observed.view, status, self._world.clock.monotonic())
+
+    def _count_transition(self, observed: Observed, status: Status) -> None:
+        """Count suspends and resumes when the status first says so."""
+        before = is_condition_true(observed.view.status.conditions, CONDITION_SUSPENDED)
+        after = any(each["type"] == CONDITION_SUSPENDED and each["status"] == "True" for each in status["conditions"])
+        if before == after:
+            return
+        since = find_condition(observed.view.status.conditions, CONDITION_SUSPENDED)
+        name = "suspended" if after else "resumed"
+        if since is not None or after:
+            self._world.metrics.transitions.labels(observed.namespace, name).inc()
+
+    def _tell(self, observed: Observed, notices: Iterable[Notice]) -> None:
+        told = self._told.setdefault(observed.uid, set())
+        for notice in notices:
+            if notice.reason == Reason.MULTIPLE_PODS and _ready_reason(observed) == Reason.MULTIPLE_PODS:
+                continue
+            if (notice.reason, notice.about) in told:
+                continue
+            told.add((notice.reason, notice.about))
+            if notice.lost_pod:
+                self._world.metrics.pods_lost.labels(observed.namespace).inc()
+            self._world.events.event(
+                observed.view,
+                type=notice.type,
+                reason=notice.reason,
+                action=notice.action,
+                note=notice.note,
+                resource=SANDBOXES,
+            )
+        if not told:
+            del self._told[observed.uid]
+
+    def _forget(self, uid: str) -> None:
+        self._told.pop(uid, None)
+
+
+def _ready_reason(observed: Observed) -> str:
+    ready = find_condition(observed.view.status.conditions, CONDITION_READY)
+    return ready.reason if ready else ""
+
+
+def _describe(action: Action) -> str:
+    verb = {Create: "create", Change: "change", Remove: "delete"}[type(action)]
+    return f'{verb} {action.resource.kind} "{action.name}"'

@@ -1,0 +1,1 @@
+"""SandboxWarmPool → its members, ready to be claimed."""

@@ -1,0 +1,59 @@
+"""Writes statuses of one kind: only differences, only when they are worth a write, only over the version looked at."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_controllers.actions import Writer, perform
+from agent_sandbox_controllers.holding import WriteHold
+from agent_sandbox_controllers.status import Status, status_change, status_json
+from agent_sandbox_controllers.urgency import readiness_changes, urgency_of
+
+
+class StatusWriter:
+    """The statuses of one kind whose conditions include Ready."""
+
+    def __init__(self, client: Writer, resource: Resource[Any], delays: Sequence[float]) -> None:
+        """
+        Args:
+            client: writes.
+            resource: the kind.
+            delays: how long mere progress is held back; see ``WriteHold``.
+        """
+        self._client = client
+        self._resource = resource
+        self._hold = WriteHold(delays)
+
+    async def write(self, view: Any, status: Status, now: float) -> float | None:
+        """Bring an object's status up to date.
+
+        Args:
+            view: the object whose status this was computed from.
+            status: as it should be.
+            now: the monotonic clock.
+
+        Returns:
+            Seconds after which to try again, because the difference is held back; None if there is nothing left to do.
+
+        Raises:
+            ConflictError: the object changed since it was looked at.
+        """
+        uid = view.metadata.uid
+        old = status_json(view.status)
+        change = status_change(self._resource, view.metadata, old, status)
+        if change is None:
+            self._hold.settled(uid)
+            return None
+        wait = self._hold.wait_for(uid, urgency_of(old, status), now)
+        if wait > 0:
+            return wait
+        await perform(self._client, change)
+        if readiness_changes(old, status):
+            self._hold.forget(uid)
+        else:
+            self._hold.written(uid)
+        return None
+
+    def forget(self, uid: str) -> None:
+        """The object is gone."""
+        self._hold.forget(uid)
