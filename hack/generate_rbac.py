@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from agent_sandbox_controllers.rbac import RULES, Rule
 
 ROOT = Path(__file__).resolve().parent.parent
