@@ -49,10 +49,18 @@ def local() -> None:
 @_stack_options
 @click.option("-b", "--background", is_flag=True, help="Return when the stack is ready, and leave it running.")
 @click.option(
-    "--api-port", default=7443, show_default=True, help="Port of the API server on 127.0.0.1; 0 takes a free one."
+    "--api-port",
+    default=7443,
+    show_default=True,
+    envvar="AGENT_SANDBOX_API_PORT",
+    help="API server's port on 127.0.0.1; 0: a free one.",
 )
 @click.option(
-    "--router-port", default=7080, show_default=True, help="Port of the router on 127.0.0.1; 0 takes a free one."
+    "--router-port",
+    default=7080,
+    show_default=True,
+    envvar="AGENT_SANDBOX_ROUTER_PORT",
+    help="Router's port on 127.0.0.1; 0: a free one.",
 )
 @click.option(
     "--unisolated",
