@@ -1,0 +1,193 @@
+"""The controllers against a real API server, as the service account and with exactly the role that we ship.
+
+There is no kubelet; the test plays one and makes every Pod run.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import pytest
+
+from agent_sandbox.clock import SystemClock
+from agent_sandbox.kube import EventType, KubeClient, MergePatch, connect
+from agent_sandbox.runtime import Manager, ManagerOptions
+from agent_sandbox.testing.envtest import Kubernetes
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, PodView
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import View, is_condition_true
+from agent_sandbox_controllers import ControllerOptions, register
+
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+TEMPLATE = "python-sandbox-template"
+V = TypeVar("V", bound=View)
+
+
+@pytest.fixture(scope="module")
+def account(cluster: Kubernetes) -> Path:
+    """A kubeconfig of the controllers' service account, with everything applied that a cluster gets."""
+    cluster.kubectl("apply", "-f", str(CONFIG / "manager" / "namespace.yaml"))
+    for folder in ("crd", "rbac"):
+        cluster.kubectl("apply", "--server-side", "-k", str(CONFIG / folder))
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return cluster.kubeconfig_for_service_account("agent-sandbox-system", "agent-sandbox-controller")
+
+
+@pytest.fixture
+def namespace(cluster: Kubernetes, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty namespace of the test's own."""
+    name = f"c-{abs(hash(request.node.nodeid)):x}"[:40]
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+async def play_kubelet(client: KubeClient, namespace: str) -> None:
+    """Make every new Pod of the namespace run and be Ready, each with an address of its own."""
+    seen = await client.list(PODS, namespace)
+    addresses = (f"10.9.{number >> 8}.{number & 255}" for number in range(1, 65536))
+    async with client.watch(PODS, namespace, resource_version=seen.resource_version, timeout_seconds=600) as events:
+        async for event in events:
+            if event.type == EventType.ADDED:
+                await run_pod(client, event.object, next(addresses))
+
+
+async def run_pod(client: KubeClient, pod: PodView, address: str) -> None:
+    ready = [{"type": name, "status": "True"} for name in ("PodScheduled", "Ready")]
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": ready}
+    meta = pod.metadata
+    await client.patch(PODS, meta.name, MergePatch({"status": status}), meta.namespace, subresource="status")
+
+
+async def until(
+    client: KubeClient, resource: Resource[V], namespace: str, name: str, reached: Callable[[V], bool]
+) -> V:
+    """Wait by one watch until the named object is there and as wanted."""
+    with anyio.fail_after(60):
+        found = await client.list(resource, namespace, field_selector=f"metadata.name={name}")
+        for view in found.items:
+            if reached(view):
+                return view
+        async with client.watch(
+            resource,
+            namespace,
+            resource_version=found.resource_version,
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=120,
+        ) as events:
+            async for event in events:
+                if event.type in {EventType.ADDED, EventType.MODIFIED} and reached(event.object):
+                    return event.object
+    raise AssertionError(f"the watch of {resource} ended before {name} was as wanted")
+
+
+async def until_gone(client: KubeClient, resource: Resource[Any], namespace: str, name: str) -> None:
+    """Wait by one watch until the named object is deleted."""
+    with anyio.fail_after(60):
+        found = await client.list(resource, namespace, field_selector=f"metadata.name={name}")
+        if not found.items:
+            return
+        async with client.watch(
+            resource,
+            namespace,
+            resource_version=found.resource_version,
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=120,
+        ) as events:
+            async for event in events:
+                if event.type == EventType.DELETED:
+                    return
+
+
+def forbidden(manager: Manager) -> dict[str, float]:
+    """Requests that the server refused to the controllers."""
+    samples = (sample for metric in manager.registry.collect() for sample in metric.samples)
+    return {
+        sample.labels["method"]: sample.value
+        for sample in samples
+        if sample.name == "rest_client_requests_total" and sample.labels["code"] == "403"
+    }
+
+
+@asynccontextmanager
+async def running(cluster: Kubernetes, account: Path, namespace: str) -> AsyncIterator[tuple[KubeClient, Manager]]:
+    """The controllers, as their account, and a kubelet; gives an administrator's client and the manager."""
+    clock = SystemClock()
+    admin, client = await connect(cluster.kubeconfig), await connect(account)
+    manager = Manager(client, clock=clock, options=ManagerOptions(component="agent-sandbox-controller"))
+    register(manager, ControllerOptions())
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(play_kubelet, admin, namespace)
+            await tasks.start(lambda *, task_status: manager.run(task_status=task_status))
+            yield admin, manager
+            tasks.cancel_scope.cancel()
+    finally:
+        await client.aclose()
+        await admin.aclose()
+
+
+def claim_is_ready(view: Any) -> bool:
+    return is_condition_true(view.status.conditions, "Ready")
+
+
+async def test_a_pool_fills_a_claim_takes_a_member_and_nothing_was_forbidden(
+    cluster: Kubernetes, account: Path, namespace: str
+) -> None:
+    async with running(cluster, account, namespace) as (admin, manager):
+        for name in ("sandboxtemplate", "sandboxwarmpool"):
+            cluster.kubectl("apply", "-n", namespace, "-f", str(CONFIG / "samples" / f"{name}.yaml"))
+        pool = "python-sandbox-warmpool"
+        await until(admin, SANDBOX_WARM_POOLS, namespace, pool, lambda view: view.status.ready_replicas == 2)
+        policies = await admin.list(NETWORK_POLICIES, namespace)
+        assert [view.metadata.name for view in policies.items] == [f"{TEMPLATE}-network-policy"]
+
+        cluster.kubectl("apply", "-n", namespace, "-f", str(CONFIG / "samples" / "sandboxclaim.yaml"))
+        claim = await until(admin, SANDBOX_CLAIMS, namespace, "python-sandbox-claim", claim_is_ready)
+        held = claim.status.sandbox_name or ""
+        sandbox = await admin.get(SANDBOXES, held, namespace)
+        assert sandbox.metadata.controller is not None
+        assert sandbox.metadata.controller.uid == claim.metadata.uid
+        assert held.startswith(pool)
+
+        await admin.delete(SANDBOX_CLAIMS, claim.metadata.name, namespace, uid=claim.metadata.uid)
+        await until_gone(admin, SANDBOXES, namespace, held)
+        await until_gone(admin, PODS, namespace, held)
+        assert forbidden(manager) == {}
+
+
+async def test_a_sandbox_with_a_volume_is_suspended_and_resumed(
+    cluster: Kubernetes, account: Path, namespace: str
+) -> None:
+    async with running(cluster, account, namespace) as (admin, manager):
+        sample = CONFIG / "samples" / "needs-a-cluster" / "sandbox-with-volume.yaml"
+        cluster.kubectl("apply", "-n", namespace, "-f", str(sample))
+        name = "sandbox-with-volume"
+        await until(admin, SANDBOXES, namespace, name, claim_is_ready)
+        assert (await admin.get(SERVICES, name, namespace)).spec.cluster_ip == "None"
+        volume = await admin.get(PERSISTENT_VOLUME_CLAIMS, f"workspace-{name}", namespace)
+
+        await admin.set_scale(SANDBOXES, name, 0, namespace)
+        await until_gone(admin, PODS, namespace, name)
+        kept = await admin.get(PERSISTENT_VOLUME_CLAIMS, f"workspace-{name}", namespace)
+        assert kept.metadata.uid == volume.metadata.uid
+
+        await admin.set_scale(SANDBOXES, name, 1, namespace)
+        await until(admin, SANDBOXES, namespace, name, claim_is_ready)
+        assert forbidden(manager) == {}
+
+
+async def test_a_cold_claim_starts_a_sandbox_of_its_own(cluster: Kubernetes, account: Path, namespace: str) -> None:
+    async with running(cluster, account, namespace) as (admin, manager):
+        for name in ("sandboxclaim", "sandboxtemplate"):
+            cluster.kubectl("apply", "-n", namespace, "-f", str(CONFIG / "samples" / f"{name}.yaml"))
+        claim = await until(admin, SANDBOX_CLAIMS, namespace, "python-sandbox-claim", claim_is_ready)
+        assert claim.status.sandbox_name == "python-sandbox-claim"
+        assert forbidden(manager) == {}
