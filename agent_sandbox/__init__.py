@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from agent_sandbox.sdk import (
         AsyncSandbox,
         AsyncSandboxClient,
+        AsyncSandboxes,
         CommandTimeoutError,
+        ConnectionOptions,
         ExecutionResult,
         GatewayTimeoutError,
         RequestTimeoutError,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         SandboxConnectionError,
         SandboxDiskFullError,
         SandboxError,
+        Sandboxes,
         SandboxFileNotFoundError,
         SandboxGoneError,
         SandboxInfo,
@@ -50,7 +53,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "AsyncSandboxes",
     "CommandTimeoutError",
+    "ConnectionOptions",
     "ExecutionResult",
     "GatewayTimeoutError",
     "RequestTimeoutError",
@@ -81,6 +86,7 @@ __all__ = [
     "SandboxTimeoutError",
     "SandboxTooLargeError",
     "SandboxWarmPoolNotFoundError",
+    "Sandboxes",
     "UnsupportedByRuntimeError",
 ]
 

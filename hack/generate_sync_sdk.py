@@ -15,15 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SDK = ROOT / "agent_sandbox" / "sdk"
 OUT = SDK / "sync"
 # In this order, because a class may only be wrapped by modules that come after its own.
-MODULES = ("client", "sandbox")
+MODULES = ("sandbox", "sandboxes", "client")
 
 HEADER = '''"""{doc}
 
 Generated from ``agent_sandbox/sdk/{module}.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
-
-# ruff: noqa: SLF001 - a view and what it shows are one
 '''
+PRIVATE = "\n# ruff: noqa: SLF001 - a view and what it shows are one\n"
 
 
 class ToSync(ast.NodeTransformer):
@@ -52,6 +51,9 @@ def synchronous(node: ast.expr) -> str:
 def prose(text: str) -> str:
     """A docstring in the words of the synchronous classes."""
     text = re.sub(r"\b(an )?``async with``", lambda found: "a ``with``" if found[1] else "``with``", text)
+    # A synchronous object may be entered and left anywhere.
+    text = re.sub(r" Enter and\s+leave in\s+the same\s+task\.", "", text)
+    text = re.sub(r"an async context manager, entered and left in one task", "a context manager", text)
     text = re.sub(r"\basync with\b", "with", text)
     text = re.sub(r"\basync for\b", "for", text)
     text = re.sub(r"\bawait ", "", text)
@@ -78,13 +80,13 @@ class Writer:
             if is_public_async(node):
                 self.a_class(node)
         self.lines.append(f"\n__all__ = {sorted(name.removeprefix('Async') for name in names)!r}\n")
+        if any("._around(" in line for line in self.lines):
+            self.lines.insert(1, PRIVATE)
         return "\n".join(self.lines)
 
     def imports(self) -> None:
         """All that the module imports, and more; the formatter drops what is not used."""
-        for node in self.tree.body:
-            if isinstance(node, ast.Import | ast.ImportFrom) or is_typevar(node):
-                self.lines.append(ast.unparse(node))
+        self.lines += [ast.unparse(node) for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         self.lines += [
             "from collections.abc import Callable, Iterable, Iterator",
             "from contextlib import AbstractContextManager",
@@ -94,6 +96,7 @@ class Writer:
             self.lines.append(f"from agent_sandbox.sdk.{module} import {name}")
             if module != self.module:
                 self.lines.append(f"from agent_sandbox.sdk.sync.{module} import {name.removeprefix('Async')}")
+        self.lines += [ast.unparse(node) for node in self.tree.body if is_typevar(node)]
 
     def a_class(self, node: ast.ClassDef) -> None:
         name = node.name.removeprefix("Async")
@@ -150,7 +153,8 @@ class Writer:
 
     def body(self, method: ast.FunctionDef | ast.AsyncFunctionDef, annotation: ast.expr, decorators: set[str]) -> str:
         if "property" in decorators:
-            return f"return self._inner.{method.name}"
+            view = self.view_of(annotation)
+            return f"return {view}._around(self._inner.{method.name})" if view else f"return self._inner.{method.name}"
         call = f"self._inner.{method.name}({', '.join(forwarded(method))})"
         text = ast.unparse(annotation)
         inside = annotation.slice if isinstance(annotation, ast.Subscript) else annotation

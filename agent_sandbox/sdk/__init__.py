@@ -38,15 +38,20 @@ if TYPE_CHECKING:
         SandboxWarmPoolNotFoundError,
         UnsupportedByRuntimeError,
     )
+    from agent_sandbox.sdk.options import ConnectionOptions
     from agent_sandbox.sdk.results import ExecutionResult, SandboxInfo, SandboxState, SandboxStatus
     from agent_sandbox.sdk.sandbox import AsyncSandbox
+    from agent_sandbox.sdk.sandboxes import AsyncSandboxes
     from agent_sandbox.sdk.sync.client import SandboxClient
     from agent_sandbox.sdk.sync.sandbox import Sandbox
+    from agent_sandbox.sdk.sync.sandboxes import Sandboxes
 
 __all__ = [
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "AsyncSandboxes",
     "CommandTimeoutError",
+    "ConnectionOptions",
     "ExecutionResult",
     "GatewayTimeoutError",
     "RequestTimeoutError",
@@ -77,6 +82,7 @@ __all__ = [
     "SandboxTimeoutError",
     "SandboxTooLargeError",
     "SandboxWarmPoolNotFoundError",
+    "Sandboxes",
     "UnsupportedByRuntimeError",
 ]
 
@@ -84,12 +90,15 @@ __all__ = [
 _HOMES: Final = {
     "AsyncSandbox": "sandbox",
     "AsyncSandboxClient": "client",
+    "AsyncSandboxes": "sandboxes",
+    "ConnectionOptions": "options",
     "ExecutionResult": "results",
     "Sandbox": "sync.sandbox",
     "SandboxClient": "sync.client",
     "SandboxInfo": "results",
     "SandboxState": "results",
     "SandboxStatus": "results",
+    "Sandboxes": "sync.sandboxes",
 }
 
 

@@ -62,10 +62,14 @@ REFUSED_REASONS: Final = frozenset(
         "ClaimExpired",
         "EnvVarsInjectionRejected",
         "InvalidMetadata",
-        "InvalidTemplate",
+        "MetadataConflict",
+        "Rejected",
         "SandboxExpired",
+        "SandboxMissing",
+        "SandboxNameConflict",
         "TemplateNotAllowed",
         "VolumeClaimTemplatesError",
+        "WarmPoolMismatch",
     }
 )
 # What kubelets call a container that cannot start, and how a Pod ends.

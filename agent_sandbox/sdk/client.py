@@ -3,7 +3,6 @@
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,13 +10,14 @@ from typing import Self
 import aiohttp
 
 from agent_sandbox.kube import KubeClient
-from agent_sandbox.sdk.claims import ClaimRequest, create_claim, delete_after, wait_until_bound
+from agent_sandbox.sdk.claims import ClaimRequest
 from agent_sandbox.sdk.connection import Connection, open_connection
 from agent_sandbox.sdk.errors import SandboxCleanupError, SandboxNotReadyError
+from agent_sandbox.sdk.making import make_sandbox
 from agent_sandbox.sdk.options import ConnectionOptions, Mode
 from agent_sandbox.sdk.results import ExecutionResult
 from agent_sandbox.sdk.sandbox import AsyncSandbox
-from agent_sandbox_api.extensions.v1alpha1 import SandboxClaimView
+from agent_sandbox.sdk.signals import termination_guard
 
 
 class AsyncSandboxClient:
@@ -41,7 +41,7 @@ class AsyncSandboxClient:
         gateway_ready_timeout: seconds that the Gateway may take to have an address.
         port_forward_ready_timeout: seconds that the tunnel may take to carry bytes.
         base_url: URL of the router; ``api_url`` or found on entering; None if there is no router on the way.
-        claim_name: name of the claim; None before entering.
+        claim_name: name of the claim; None before entering, unless it was given.
         sandbox_name: name of the Sandbox; None before entering.
         pod_name: name of its Pod; None before entering.
         annotations: annotations of the Sandbox.
@@ -69,6 +69,7 @@ class AsyncSandboxClient:
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        heartbeat: bool = False,
         kube: KubeClient | None = None,
         kubeconfig: str | Path | None = None,
         context: str | None = None,
@@ -101,6 +102,7 @@ class AsyncSandboxClient:
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
+            heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
             kube: a client of the API server to use instead of a kubeconfig.
             kubeconfig: path of the kubeconfig.
             context: context in the kubeconfig.
@@ -123,7 +125,7 @@ class AsyncSandboxClient:
         self.gateway_ready_timeout = gateway_ready_timeout
         self.port_forward_ready_timeout = port_forward_ready_timeout
         self.base_url: str | None = api_url
-        self.claim_name: str | None = None
+        self.claim_name: str | None = claim_name
         self.sandbox_name: str | None = None
         self.pod_name: str | None = None
         self.annotations: dict[str, str] = {}
@@ -162,6 +164,7 @@ class AsyncSandboxClient:
             trust_env=trust_env,
             session=session,
         )
+        self._heartbeat = heartbeat
         self._sandbox: AsyncSandbox | None = None
         self._stack: AsyncExitStack | None = None
 
@@ -172,7 +175,11 @@ class AsyncSandboxClient:
             )
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(open_connection(self._options))
-            sandbox = await self._make_sandbox(connection)
+            sandbox = await make_sandbox(connection, self._request, ready_timeout=self.sandbox_ready_timeout)
+            self._delete_at_the_end(stack, sandbox)
+            await sandbox.refresh()
+            if self._heartbeat and self._request.ttl is not None:
+                await stack.enter_async_context(sandbox.heartbeat(self._request.ttl))
             self._show(connection, sandbox)
             self._stack = stack.pop_all()
         return self
@@ -183,13 +190,20 @@ class AsyncSandboxClient:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        stack, sandbox, self._stack, self._sandbox = self._stack, self._sandbox, None, None
+        stack, self._stack = self._stack, None
         if stack is None:
             return
-        async with stack:
-            self.session = None
-            if sandbox is not None:
-                await self._delete(sandbox, error)
+        self._sandbox = self.session = None
+        await stack.__aexit__(kind, error, trace)
+
+    @property
+    def sandbox(self) -> AsyncSandbox:
+        """The handle on the sandbox, with everything that this class has no method for.
+
+        Raises:
+            SandboxNotReadyError: outside the block.
+        """
+        return self._open_sandbox()
 
     async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """See ``AsyncSandbox.run``."""
@@ -207,36 +221,29 @@ class AsyncSandboxClient:
         """True if the sandbox answers now; False outside the block."""
         return self._sandbox is not None and await self._sandbox.is_ready()
 
-    async def _make_sandbox(self, connection: Connection) -> AsyncSandbox:
-        kube = connection.kube
-        made: list[SandboxClaimView] = []
-        try:
-            claim = await create_claim(kube, self._request, now=datetime.now(UTC), keep=made.append)
-            self.claim_name = claim.metadata.name
-            binding = await wait_until_bound(kube, claim, timeout=self.sandbox_ready_timeout)
-            sandbox = AsyncSandbox(connection, claim, binding)
-            await sandbox.refresh()
-        except BaseException as error:
-            for claim in made:
-                await delete_after(kube, claim, error)
-            raise
-        return sandbox
-
     def _show(self, connection: Connection, sandbox: AsyncSandbox) -> None:
         self._sandbox = sandbox
         self.base_url = connection.base_url
         self.session = connection.route.session
+        self.claim_name = sandbox.claim_name
         self.sandbox_name = sandbox.sandbox_name
         self.pod_name = sandbox.pod_name
         self.annotations = sandbox.annotations
 
-    async def _delete(self, sandbox: AsyncSandbox, error: BaseException | None) -> None:
-        try:
-            await sandbox.delete()
-        except SandboxCleanupError as failure:
-            if error is None:
-                raise
-            error.add_note(f"Besides, {failure}")
+    def _delete_at_the_end(self, stack: AsyncExitStack, sandbox: AsyncSandbox) -> None:
+        async def delete(
+            kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            try:
+                await sandbox.delete()
+            except SandboxCleanupError as failure:
+                if error is None:
+                    raise
+                error.add_note(f"Besides, {failure}")
+
+        termination_guard.hold()
+        stack.callback(termination_guard.release)
+        stack.push_async_exit(delete)
 
     def _open_sandbox(self) -> AsyncSandbox:
         if self._sandbox is None:

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.sdk.cluster import GivenClient, choose_cluster, connect_cluster
+from agent_sandbox.sdk.lifetime import ServerClock
 from agent_sandbox.sdk.options import ConnectionOptions
 from agent_sandbox.sdk.routes import open_route
 from agent_sandbox.sdk.wire import Route
@@ -20,12 +22,22 @@ class Connection:
         route: the way to sandboxes.
         base_url: the router's URL; None if there is no router on the way.
         server_port: port of the runtime in the sandboxes.
+        server_clock: the API server's clock.
     """
 
     kube: KubeClient
     route: Route
     base_url: str | None
     server_port: int
+    server_clock: ServerClock
+
+    async def now(self) -> datetime:
+        """The API server's time."""
+        return await self.server_clock.now()
+
+    def local_now(self) -> datetime:
+        """This machine's time."""
+        return datetime.now(UTC)
 
 
 @asynccontextmanager
@@ -41,4 +53,4 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
         if not isinstance(cluster, GivenClient):
             stack.push_async_callback(kube.aclose)
         route, base_url = await stack.enter_async_context(open_route(options, cluster, kube))
-        yield Connection(kube, route, base_url, options.server_port)
+        yield Connection(kube, route, base_url, options.server_port, ServerClock(kube))

@@ -51,7 +51,8 @@ class SandboxError(RuntimeError):
 
 def _rebuild(kind: type[SandboxError], message: str, state: dict[str, Any]) -> SandboxError:
     """Rebuild an error from its pickle; constructors take keywords, which pickle does not."""
-    error = kind.__new__(kind, message)
+    base = OSError if issubclass(kind, OSError) else RuntimeError
+    error: SandboxError = base.__new__(kind, message)
     error.__dict__.update(state)
     return error
 

@@ -63,12 +63,12 @@ class Facade(Generic[A]):
         return repr(self._inner).removeprefix("Async")
 
 
-def in_threads(view: type[Facade[A]], function: Callable[..., T]) -> Callable[[A], Awaitable[T]]:
+def in_threads(view: type[Facade[A]], function: Callable[..., T]) -> Callable[..., Awaitable[T]]:
     """Make a blocking function of a synchronous view into an async one of what is inside; it runs in a thread."""
 
-    async def call(inner: A) -> T:
+    async def call(inner: A, *rest: Any) -> T:
         argument = view._around(inner)  # noqa: SLF001 - our own
-        return await anyio.to_thread.run_sync(function, argument, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(function, argument, *rest, abandon_on_cancel=True)
 
     return call
 

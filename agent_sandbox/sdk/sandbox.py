@@ -1,19 +1,29 @@
 """A handle on one sandbox: what an agent holds while it works in it."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
 import anyio
 
-from agent_sandbox.kube import KubeError, NotFoundError
+from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.sdk import legacy
-from agent_sandbox.sdk.claims import Binding, delete_claim, explain, wait_until_bound
+from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, explain, wait_until_bound
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
-from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
+from agent_sandbox.sdk.status import status_of
+from agent_sandbox.sdk.waiting import is_ready_now, wait_for_sandbox
 from agent_sandbox.sdk.wire import Target, Wire
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
-from agent_sandbox_api.names import ANNOTATION_POD_NAME
+from agent_sandbox_api.meta import format_time
+from agent_sandbox_api.names import ANNOTATION_POD_NAME, CONDITION_SUSPENDED
+from agent_sandbox_api.views import is_condition_true
+
+_log = logging.getLogger(__name__)
 
 _PROBE_SECONDS: Final = 5.0
 
@@ -109,6 +119,14 @@ class AsyncSandbox:
         self.pod_name = self.annotations.get(ANNOTATION_POD_NAME) or self.sandbox_name
         self._target = Target(self.namespace, self.sandbox_name, sandbox.status.pod_ips)
 
+    async def status(self) -> SandboxStatus:
+        """What the cluster says of this sandbox now.
+
+        Raises:
+            SandboxGoneError: the claim does not exist any more.
+        """
+        return status_of(await self._read_claim())
+
     async def wait_until_ready(self, timeout: float = 180) -> None:
         """Wait until the claim says Ready.
 
@@ -116,9 +134,90 @@ class AsyncSandbox:
             SandboxReadyTimeoutError: it did not within ``timeout`` seconds.
             SandboxError: it never will.
         """
-        self._claim = await self._read_claim()
-        binding = await wait_until_bound(self._connection.kube, self._claim, timeout=timeout)
+        binding = await wait_until_bound(self._connection.kube, await self._read_claim(), timeout=timeout)
         self._bind(binding)
+
+    async def suspend(self, timeout: float = 180) -> None:
+        """Stop the Pod and keep the volumes; returns when the Pod is gone. A suspended sandbox stays as it is.
+
+        Raises:
+            SandboxTimeoutError: the Pod is not gone within ``timeout`` seconds.
+            SandboxError: the sandbox is gone, or the API server refuses.
+        """
+        sandbox = await self._scale(0)
+        await wait_for_sandbox(
+            self._connection.kube,
+            sandbox,
+            lambda view: (
+                view.metadata.generation == sandbox.metadata.generation
+                and is_condition_true(view.status.conditions, CONDITION_SUSPENDED)
+            ),
+            timeout=timeout,
+            goal="suspended",
+        )
+
+    async def resume(self, timeout: float = 180) -> None:
+        """Start the Pod of a suspended sandbox again and wait until it is ready. A running one stays as it is.
+
+        Raises:
+            SandboxTimeoutError: it is not ready within ``timeout`` seconds.
+            SandboxError: the sandbox is gone, or the API server refuses.
+        """
+        sandbox = await self._scale(1)
+        ready = await wait_for_sandbox(self._connection.kube, sandbox, is_ready_now, timeout=timeout, goal="ready")
+        self._target = Target(self.namespace, self.sandbox_name, ready.status.pod_ips)
+
+    async def extend(self, seconds: float) -> datetime:
+        """Let the sandbox live that many seconds from now, longer or shorter than it would have; returns its end.
+
+        Raises:
+            SandboxGoneError: it has ended already.
+            SandboxError: the API server refuses.
+        """
+        end = expiry(await self._connection.now(), seconds)
+        patch = {
+            "metadata": {"uid": self._claim.metadata.uid},  # a claim that only has the same name is not touched
+            "spec": {"lifecycle": {"shutdownTime": format_time(end), "shutdownPolicy": "Delete"}},
+        }
+        try:
+            await self._connection.kube.patch(SANDBOX_CLAIMS, self.claim_name, MergePatch(patch), self.namespace)
+        except (NotFoundError, ConflictError) as error:
+            raise self._gone() from error
+        except KubeError as error:
+            raise explain(error, f"extending SandboxClaim {self.namespace}/{self.claim_name}") from error
+        return end
+
+    @asynccontextmanager
+    async def heartbeat(self, ttl: float = 60) -> AsyncIterator[None]:
+        """Keep the sandbox alive while the block lasts, and let it end ``ttl`` seconds after this program died.
+
+        Three times in each ttl the end is put off. An API server that is away is tried again; a sandbox that is gone
+        ends the heartbeat, and the next use of the sandbox says so.
+        """
+        await self.extend(ttl)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._beat, ttl, name=f"heartbeat of {self.claim_name}")
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _beat(self, ttl: float) -> None:
+        while True:
+            await anyio.sleep(ttl / 3)
+            try:
+                await self.extend(ttl)
+            except SandboxGoneError:
+                return
+            except SandboxError as error:
+                _log.warning("the heartbeat of sandbox %s failed and is tried again: %s", self.claim_name, error)
+
+    async def _scale(self, replicas: int) -> SandboxView:
+        patch = MergePatch({"spec": {"replicas": replicas}})
+        try:
+            return await self._connection.kube.patch(SANDBOXES, self.sandbox_name, patch, self.namespace)
+        except NotFoundError as error:
+            raise self._gone() from error
+        except KubeError as error:
+            raise explain(error, f"scaling Sandbox {self.namespace}/{self.sandbox_name}") from error
 
     async def delete(self) -> None:
         """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.

@@ -3,6 +3,9 @@
 Generated from ``agent_sandbox/sdk/client.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
+
+# ruff: noqa: SLF001 - a view and what it shows are one
+
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +17,7 @@ from agent_sandbox.sdk.client import AsyncSandboxClient
 from agent_sandbox.sdk.facade import ContextFacade
 from agent_sandbox.sdk.options import Mode
 from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.sync.sandbox import Sandbox
 
 
 class SandboxClient(ContextFacade[AsyncSandboxClient]):
@@ -25,7 +29,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
     ...         print(result.stdout)
 
     Entering makes a claim and waits until the sandbox is ready. However the block ends, by an error, Ctrl-C or
-    cancellation included, the claim is deleted and the sandbox with it. Enter and leave in the same task.
+    cancellation included, the claim is deleted and the sandbox with it.
 
     Attributes:
         template_name: the SandboxTemplate.
@@ -37,7 +41,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
         gateway_ready_timeout: seconds that the Gateway may take to have an address.
         port_forward_ready_timeout: seconds that the tunnel may take to carry bytes.
         base_url: URL of the router; ``api_url`` or found on entering; None if there is no router on the way.
-        claim_name: name of the claim; None before entering.
+        claim_name: name of the claim; None before entering, unless it was given.
         sandbox_name: name of the Sandbox; None before entering.
         pod_name: name of its Pod; None before entering.
         annotations: annotations of the Sandbox.
@@ -65,6 +69,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        heartbeat: bool = False,
         kube: KubeClient | None = None,
         kubeconfig: str | Path | None = None,
         context: str | None = None,
@@ -97,6 +102,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
+            heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
             kube: a client of the API server to use instead of a kubeconfig.
             kubeconfig: path of the kubeconfig.
             context: context in the kubeconfig.
@@ -128,6 +134,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             annotations=annotations,
             env=env,
             ttl=ttl,
+            heartbeat=heartbeat,
             kube=kube,
             kubeconfig=kubeconfig,
             context=context,
@@ -189,7 +196,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
 
     @property
     def claim_name(self) -> str | None:
-        """Name of the claim; None before entering."""
+        """Name of the claim; None before entering, unless it was given."""
         return self._inner.claim_name
 
     @property
@@ -216,6 +223,15 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
     def port_forward_process(self) -> None:
         """Always None: the tunnel is part of this process."""
         return self._inner.port_forward_process
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The handle on the sandbox, with everything that this class has no method for.
+
+        Raises:
+            SandboxNotReadyError: outside the block.
+        """
+        return Sandbox._around(self._inner.sandbox)
 
     def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """See ``Sandbox.run``."""

@@ -3,8 +3,11 @@
 Generated from ``agent_sandbox/sdk/sandbox.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
+from contextlib import AbstractContextManager
+from datetime import datetime
+
 from agent_sandbox.sdk.facade import Facade
-from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.sandbox import AsyncSandbox
 
 
@@ -103,6 +106,14 @@ class Sandbox(Facade[AsyncSandbox]):
         """
         return self._run(lambda job: self._inner.refresh())
 
+    def status(self) -> SandboxStatus:
+        """What the cluster says of this sandbox now.
+
+        Raises:
+            SandboxGoneError: the claim does not exist any more.
+        """
+        return self._run(lambda job: self._inner.status())
+
     def wait_until_ready(self, timeout: float = 180) -> None:
         """Wait until the claim says Ready.
 
@@ -111,6 +122,41 @@ class Sandbox(Facade[AsyncSandbox]):
             SandboxError: it never will.
         """
         return self._run(lambda job: self._inner.wait_until_ready(timeout))
+
+    def suspend(self, timeout: float = 180) -> None:
+        """Stop the Pod and keep the volumes; returns when the Pod is gone. A suspended sandbox stays as it is.
+
+        Raises:
+            SandboxTimeoutError: the Pod is not gone within ``timeout`` seconds.
+            SandboxError: the sandbox is gone, or the API server refuses.
+        """
+        return self._run(lambda job: self._inner.suspend(timeout))
+
+    def resume(self, timeout: float = 180) -> None:
+        """Start the Pod of a suspended sandbox again and wait until it is ready. A running one stays as it is.
+
+        Raises:
+            SandboxTimeoutError: it is not ready within ``timeout`` seconds.
+            SandboxError: the sandbox is gone, or the API server refuses.
+        """
+        return self._run(lambda job: self._inner.resume(timeout))
+
+    def extend(self, seconds: float) -> datetime:
+        """Let the sandbox live that many seconds from now, longer or shorter than it would have; returns its end.
+
+        Raises:
+            SandboxGoneError: it has ended already.
+            SandboxError: the API server refuses.
+        """
+        return self._run(lambda job: self._inner.extend(seconds))
+
+    def heartbeat(self, ttl: float = 60) -> AbstractContextManager[None]:
+        """Keep the sandbox alive while the block lasts, and let it end ``ttl`` seconds after this program died.
+
+        Three times in each ttl the end is put off. An API server that is away is tried again; a sandbox that is gone
+        ends the heartbeat, and the next use of the sandbox says so.
+        """
+        return self._enter_manager(self._inner.heartbeat(ttl))
 
     def delete(self) -> None:
         """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.

@@ -1,0 +1,42 @@
+"""When a sandbox ends by itself: times are reckoned by the API server's clock, not by this machine's.
+
+In: seconds from now. Out: the moment to write into a claim. A client whose clock is wrong by an hour would otherwise
+make sandboxes that are expired at birth, or that outlive it by an hour.
+"""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.kube import KubeClient, KubeError
+
+_REMEASURE_SECONDS: Final = 600.0
+
+
+class ServerClock:
+    """The API server's time, as its ``Date`` headers tell it, to the second."""
+
+    def __init__(self, kube: KubeClient, clock: Clock | None = None) -> None:
+        self._kube = kube
+        self._clock = clock or SystemClock()
+        self._offset = timedelta()
+        self._measured_at: float | None = None
+
+    async def now(self) -> datetime:
+        """The server's time; this machine's if the server does not tell."""
+        if self._measured_at is None or self._clock.monotonic() - self._measured_at > _REMEASURE_SECONDS:
+            await self._measure()
+        return self._clock.now() + self._offset
+
+    async def _measure(self) -> None:
+        self._measured_at = self._clock.monotonic()
+        try:
+            answer = await self._kube.request("GET", "/version")
+            text = next((value for key, value in answer.headers.items() if key.lower() == "date"), "")
+            server = parsedate_to_datetime(text).astimezone(UTC)
+        except (KubeError, ValueError):
+            return
+        offset = server - self._clock.now()
+        # The header is cut to the second and has travelled: less than two seconds is no difference.
+        self._offset = offset if abs(offset) > timedelta(seconds=2) else timedelta()

@@ -1,0 +1,29 @@
+"""Makes sandboxes, one or many: a claim, its binding, a handle; and nothing left behind where that fails."""
+
+from agent_sandbox.sdk.claims import ClaimRequest, create_claim, delete_after, wait_until_bound
+from agent_sandbox.sdk.connection import Connection
+from agent_sandbox.sdk.sandbox import AsyncSandbox
+from agent_sandbox_api.extensions.v1alpha1 import SandboxClaimView
+
+
+async def make_sandbox(connection: Connection, request: ClaimRequest, *, ready_timeout: float) -> AsyncSandbox:
+    """Make one sandbox and wait until it is ready. If that fails, or is cancelled, the claim is deleted.
+
+    Args:
+        connection: where.
+        request: the sandbox that is wanted.
+        ready_timeout: seconds.
+
+    Raises:
+        SandboxError: there is no sandbox, and why.
+    """
+    made: list[SandboxClaimView] = []
+    try:
+        now = await connection.now() if request.ttl is not None else connection.local_now()
+        claim = await create_claim(connection.kube, request, now=now, keep=made.append)
+        binding = await wait_until_bound(connection.kube, claim, timeout=ready_timeout)
+        return AsyncSandbox(connection, claim, binding)
+    except BaseException as error:
+        for claim in made:
+            await delete_after(connection.kube, claim, error)
+        raise

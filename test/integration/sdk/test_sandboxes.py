@@ -1,0 +1,224 @@
+"""AsyncSandboxes and handles: the life of sandboxes beyond one block."""
+
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+from agent_sandbox.kube import ForbiddenError, MergePatch
+from agent_sandbox.sdk import (
+    AsyncSandbox,
+    AsyncSandboxClient,
+    AsyncSandboxes,
+    ConnectionOptions,
+    SandboxClaimFailedError,
+    Sandboxes,
+    SandboxGoneError,
+    SandboxNotFoundError,
+    SandboxReadyTimeoutError,
+)
+from agent_sandbox.testing.pretend_cluster import PretendCluster, ready_condition
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
+
+
+def sandboxes_of(cluster: PretendCluster) -> AsyncSandboxes:
+    """The sandboxes of the pretend cluster."""
+    return AsyncSandboxes(options=ConnectionOptions(kube=cluster.kube, api_url=cluster.api_url))
+
+
+async def test_a_created_sandbox_outlives_the_connection_and_is_found_again(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        made = await sandboxes.create("python", labels={"team": "a"})
+        await made.write("kept", "data")
+    async with sandboxes_of(cluster) as sandboxes:
+        by_claim = await sandboxes.connect(made.claim_name)
+
+        assert await by_claim.read("kept") == b"data"
+        assert (await by_claim.status()).state == "Ready"
+
+
+async def test_a_sandbox_is_found_by_its_own_name_through_its_owner(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        made = await sandboxes.create("python")
+        claim = await cluster.kube.get(SANDBOX_CLAIMS, made.claim_name, "default")
+        owner = {
+            "apiVersion": claim.api_version,
+            "kind": claim.kind,
+            "name": made.claim_name,
+            "uid": claim.metadata.uid,
+        }
+        patch = MergePatch({"metadata": {"ownerReferences": [{**owner, "controller": True}]}})
+        await cluster.kube.patch(SANDBOXES, made.sandbox_name, patch, "default")
+
+        assert (await sandboxes.connect(made.sandbox_name)).claim_name == made.claim_name
+
+
+async def test_connecting_to_nothing_is_an_error_that_names_it(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        with pytest.raises(SandboxNotFoundError, match="default/nothing"):
+            await sandboxes.connect("nothing")
+
+
+async def test_a_failed_connect_deletes_nothing(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        made = await sandboxes.create("python")
+        claim = await cluster.kube.get(SANDBOX_CLAIMS, made.claim_name, "default")
+        await cluster.set_ready(claim, status="False", reason="ClaimExpired", message="over")
+
+        with pytest.raises(SandboxClaimFailedError, match="ClaimExpired: over"):
+            await sandboxes.connect(made.claim_name)
+        assert await cluster.claim_names() == [made.claim_name]
+
+
+async def test_listing_pages_through_all_and_filters_by_labels(
+    cluster: PretendCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_sandbox.sdk.sandboxes.PAGE_SIZE", 2)
+    async with sandboxes_of(cluster) as sandboxes:
+        made = await sandboxes.create_many("python", 5, labels={"team": "a"})
+        await sandboxes.create("python", labels={"team": "b"})
+
+        everything = [info async for info in sandboxes.list()]
+        some = [info async for info in sandboxes.list(labels={"team": "a"})]
+
+    assert len(everything) == 6
+    assert sorted(info.claim_name for info in some) == sorted(sandbox.claim_name for sandbox in made)
+    assert {(info.template_name, info.status.state) for info in some} == {("python", "Ready")}
+
+
+async def test_many_are_made_all_or_none(cluster: PretendCluster) -> None:
+    seen: list[str] = []
+
+    def fail_the_third(_: object) -> dict[str, str]:
+        seen.append("claim")
+        return {} if len(seen) != 3 else {"status": "False", "reason": "InvalidMetadata", "message": "no"}
+
+    cluster.answer = fail_the_third
+    async with sandboxes_of(cluster) as sandboxes:
+        with pytest.raises(SandboxClaimFailedError, match="InvalidMetadata"):
+            await sandboxes.create_many("python", 4, at_once=2)
+    assert await cluster.claim_names() == []
+
+
+async def test_map_gives_each_item_its_own_sandbox_and_keeps_the_order(cluster: PretendCluster) -> None:
+    most = 0
+
+    async def double(sandbox: AsyncSandbox, number: int) -> str:
+        nonlocal most
+        most = max(most, len(await cluster.claim_names()))
+        return (await sandbox.run(f"echo {2 * number}")).stdout.strip()
+
+    async with sandboxes_of(cluster) as sandboxes:
+        results = await sandboxes.map(double, range(6), template_name="python", at_once=2)
+
+    assert results == ["0", "2", "4", "6", "8", "10"]
+    assert most <= 2
+    assert await cluster.claim_names() == []
+
+
+async def test_suspend_and_resume_wait_for_what_they_ask(cluster: PretendCluster) -> None:
+    async def play_controller(name: str) -> None:
+        """Say Suspended or Ready as soon as replicas say so."""
+        sandbox = await cluster.kube.get(SANDBOXES, name, "default")
+        version = sandbox.metadata.resource_version
+        async with cluster.kube.watch(SANDBOXES, "default", resource_version=version, timeout_seconds=60) as events:
+            async for event in events:
+                spec = (await cluster.kube.get_object(SANDBOXES, name, "default"))["spec"]
+                generation = event.object.metadata.generation
+                if generation == seen.get("generation"):
+                    continue
+                seen["generation"] = generation
+                running = spec["replicas"] == 1
+                suspended = ready_condition(generation, status="False" if running else "True", reason="PodTerminated")
+                suspended["type"] = "Suspended"
+                ready = ready_condition(generation, status="True" if running else "False", reason="SandboxSuspended")
+                status = {"conditions": [ready, suspended], "podIPs": ["10.0.0.9"] if running else []}
+                await cluster.kube.patch(
+                    SANDBOXES, name, MergePatch({"status": status}), "default", subresource="status"
+                )
+
+    seen: dict[str, int] = {}
+    async with sandboxes_of(cluster) as sandboxes, anyio.create_task_group() as tasks:
+        sandbox = await sandboxes.create("python")
+        with pytest.raises(SandboxReadyTimeoutError, match="not suspended within"):
+            await sandbox.suspend(timeout=0.05)
+        tasks.start_soon(play_controller, sandbox.sandbox_name)
+        await anyio.lowlevel.checkpoint()
+        await sandbox.resume(timeout=5)
+        await sandbox.suspend(timeout=5)
+        await sandbox.resume(timeout=5)
+        tasks.cancel_scope.cancel()
+
+
+async def test_extending_moves_the_end_by_the_servers_clock(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        sandbox = await sandboxes.create("python", ttl=10)
+        first = (await sandbox.status()).expires
+        end = await sandbox.extend(3600)
+        second = (await sandbox.status()).expires
+
+    assert first is not None
+    assert timedelta(seconds=8) < first - datetime.now(UTC) < timedelta(seconds=13)
+    assert second == end
+    assert timedelta(seconds=3590) < end - datetime.now(UTC) < timedelta(seconds=3602)
+
+
+async def test_extending_what_is_gone_is_a_typed_error(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        sandbox = await sandboxes.create("python")
+        await sandbox.delete()
+        await sandbox.delete()
+
+        with pytest.raises(SandboxGoneError):
+            await sandbox.extend(60)
+        with pytest.raises(SandboxGoneError):
+            await sandbox.status()
+
+
+async def test_a_heartbeat_puts_the_end_off_while_the_block_lasts(cluster: PretendCluster) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        sandbox = await sandboxes.create("python", ttl=2)
+        ends: set[datetime | None] = set()
+        async with sandbox.heartbeat(ttl=0.3):
+            with anyio.fail_after(10):
+                while len(ends) < 2:
+                    ends.add((await sandbox.status()).expires)
+                    await anyio.sleep(0.02)
+
+    assert None not in ends
+
+
+async def test_a_client_with_a_heartbeat_dies_with_its_program(cluster: PretendCluster) -> None:
+    async with AsyncSandboxClient(
+        "python", kube=cluster.kube, api_url=cluster.api_url, ttl=60, heartbeat=True
+    ) as client:
+        status = await client.sandbox.status()
+
+    assert status.expires is not None
+    assert await cluster.claim_names() == []
+
+
+async def test_a_refused_claim_says_who_refused(cluster: PretendCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*arguments: object, **options: object) -> None:
+        raise ForbiddenError(403, "Forbidden", "no rights")
+
+    monkeypatch.setattr(cluster.kube, "create", refuse)
+    async with sandboxes_of(cluster) as sandboxes:
+        with pytest.raises(PermissionError, match="no rights"):
+            await sandboxes.create("python")
+
+
+def test_the_synchronous_classes_do_the_same(sync_cluster: PretendCluster) -> None:
+    options = ConnectionOptions(kube=sync_cluster.kube, api_url=sync_cluster.api_url)
+    with Sandboxes(options=options) as sandboxes:
+        with sandboxes.use("python") as sandbox, sandbox.heartbeat(30):
+            assert sandbox.run("echo 1").stdout == "1\n"
+        made = sandboxes.create_many("python", 2)
+        outputs = sandboxes.map(lambda box, item: box.run(f"echo {item}").stdout, "ab", template_name="python")
+
+        assert outputs == ["a\n", "b\n"]
+        assert {info.claim_name for info in sandboxes.list()} == {box.claim_name for box in made}
+        for box in made:
+            sandboxes.delete(box.claim_name)
+        assert list(sandboxes.list()) == []
