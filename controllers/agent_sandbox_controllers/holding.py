@@ -14,11 +14,11 @@ from typing import Final
 
 from agent_sandbox_controllers.urgency import Urgency
 
-SANDBOX_DELAYS: Final = (2.0, 15.0, 60.0, 300.0)
+SANDBOX_DELAYS: Final = (4.0, 15.0, 60.0, 300.0)
 """Seconds until the first, second, ... report of a Sandbox's progress. The first is longer than a node that has the
 image takes to start a Pod."""
 
-CLAIM_DELAYS: Final = (3.0, 15.0, 60.0, 300.0)
+CLAIM_DELAYS: Final = (5.0, 15.0, 60.0, 300.0)
 """The same for a claim: a little more, so that its first report repeats its Sandbox's first report."""
 
 

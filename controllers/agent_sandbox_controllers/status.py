@@ -20,7 +20,7 @@ Status = dict[str, Any]
 
 def status_json(view: msgspec.Struct) -> Status:
     """A status view in wire form, comparable with what passes compute."""
-    status: Status = msgspec.to_builtins(view)
+    status: Status = msgspec.json.decode(msgspec.json.encode(view))
     status["conditions"] = conditions_json(getattr(view, "conditions", ()))
     return {key: value for key, value in status.items() if _is_set(value)}
 

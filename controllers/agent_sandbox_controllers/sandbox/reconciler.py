@@ -41,7 +41,7 @@ class SandboxReconciler:
         A pass that changes nothing writes nothing. The Pod is created last, after everything that must stand before it,
         and never while anything is refused. Every delete names a UID.
     Caveats:
-        A new Sandbox has no status for its first two seconds, unless it is Ready or in trouble before.
+        A new Sandbox has no status for its first four seconds, unless it is Ready or in trouble before.
     """
 
     def __init__(self, world: World) -> None:

@@ -1,0 +1,258 @@
+"""A cluster in memory for the controllers: the embedded API server, a manager with all four, and a kubelet that pretends.
+
+Everything runs in virtual time. ``House`` is what tests talk to.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup, TaskStatus
+
+from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError
+from agent_sandbox.runtime import Cache, Change, Manager, ManagerOptions
+from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock
+from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.crds import load_crds
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import find_condition
+from agent_sandbox_controllers import ControllerOptions, register
+
+AGENTS = "agents.x-k8s.io/v1alpha1"
+EXTENSIONS = "extensions.agents.x-k8s.io/v1alpha1"
+SPEC = {"containers": [{"name": "main", "image": "python-runtime-sandbox", "ports": [{"containerPort": 8888}]}]}
+
+VOLUME = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+
+
+def sandbox(name: str = "alice", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": AGENTS,
+        "kind": "Sandbox",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"podTemplate": {"spec": SPEC}, **spec},
+    }
+
+
+def template(name: str = "python", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": EXTENSIONS,
+        "kind": "SandboxTemplate",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"podTemplate": {"spec": SPEC}, "service": False, **spec},
+    }
+
+
+def pool(name: str = "pool", replicas: int = 2, template: str = "python", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": EXTENSIONS,
+        "kind": "SandboxWarmPool",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": template}, **spec},
+    }
+
+
+def claim(name: str = "mine", template: str = "python", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": EXTENSIONS,
+        "kind": "SandboxClaim",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"sandboxTemplateRef": {"name": template}, **spec},
+    }
+
+
+@dataclass
+class Kubelet:
+    """Makes Pods Ready after a while, unless a test says otherwise.
+
+    Attributes:
+        seconds: how long a Pod takes.
+        answers: by Pod name, a status to report instead of Ready.
+    """
+
+    client: KubeClient
+    seconds: float = 0.5
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    default: dict[str, Any] | None = None
+    _number: int = 0
+
+    async def run(self) -> None:
+        cache = Cache(self.client, clock=VirtualClock())
+        async with anyio.create_task_group() as tasks:
+
+            def start(change: Change[PodView]) -> None:
+                if change.old is None and change.new is not None:
+                    tasks.start_soon(self._start, change.new)
+
+            cache.informer(PODS).add_handler(start)
+            await cache.run()
+
+    async def _start(self, pod: PodView) -> None:
+        await anyio.sleep(self.seconds)
+        self._number += 1
+        answer = self.answers.get(pod.metadata.name) or self.default
+        await self.report(pod, answer or ready_status(f"10.0.{self._number // 250}.{self._number % 250 + 1}"))
+
+    async def report(self, pod: PodView, status: dict[str, Any]) -> None:
+        try:
+            await self.client.patch(
+                PODS,
+                pod.metadata.name,
+                MergePatch({"metadata": {"uid": pod.metadata.uid}, "status": status}),
+                pod.metadata.namespace,
+                subresource="status",
+            )
+        except NotFoundError:
+            return
+
+
+def ready_status(ip: str) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+    }
+
+
+@dataclass
+class House:
+    """The cluster of one test.
+
+    Attributes:
+        api: a client of the test's own, whose writes are not counted.
+        wire: what the manager sends.
+        kubelet: the pretended node.
+        manager: runs the controllers.
+    """
+
+    api: KubeClient
+    wire: FaultyTransport
+    kubelet: Kubelet
+    server: InMemoryApiServer
+    options: ControllerOptions
+    tasks: TaskGroup
+    manager: Manager | None = None
+    _running: anyio.CancelScope | None = None
+
+    async def start_manager(self) -> None:
+        """Start the process of the controllers; a second one after ``kill_manager`` knows nothing of the first."""
+        clock = VirtualClock()
+        self.manager = Manager(KubeClient(self.wire, clock=clock), clock=clock, options=ManagerOptions())
+        register(self.manager, self.options)
+        self._running = await self.tasks.start(_run_until_killed, self.manager)
+
+    async def kill_manager(self) -> None:
+        """End the process at once, wherever it is."""
+        assert self._running is not None
+        self.wire.partition()
+        self._running.cancel()
+        self.wire = FaultyTransport(self.server.transport())
+        await anyio.sleep(0)
+
+    async def make(self, *manifests: dict[str, Any]) -> None:
+        for manifest in manifests:
+            await self.server.create(manifest)
+
+    async def get(self, resource: Resource[Any], name: str, namespace: str = "default") -> Any:
+        try:
+            return await self.api.get(resource, name, namespace)
+        except NotFoundError:
+            return None
+
+    async def all(self, resource: Resource[Any], namespace: str | None = None) -> list[Any]:
+        return (await self.api.list(resource, namespace)).items
+
+    async def edit(self, resource: Resource[Any], name: str, body: dict[str, Any], **kwargs: Any) -> Any:
+        return await self.api.patch(resource, name, MergePatch(body), "default", **kwargs)
+
+    async def delete(self, resource: Resource[Any], name: str) -> None:
+        view = await self.get(resource, name)
+        await self.api.delete(resource, name, "default", uid=view.metadata.uid)
+
+    async def until(self, check: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
+        """Wait in virtual time until a check gives something true."""
+        with anyio.fail_after(within):
+            while not (result := await check()):
+                await anyio.sleep(0.05)
+            return result
+        raise AssertionError("unreachable: fail_after raises")
+
+    async def ready(self, resource: Resource[Any], name: str, status: str = "True", within: float = 60.0) -> Any:
+        """The object, once its Ready condition has that status."""
+
+        async def check() -> Any:
+            view = await self.get(resource, name)
+            condition = find_condition(view.status.conditions, "Ready") if view is not None else None
+            return view if condition is not None and condition.status == status else None
+
+        return await self.until(check, within)
+
+    async def reason(self, resource: Resource[Any], name: str, reason: str, within: float = 60.0) -> Any:
+        """The object's Ready condition, once it has that reason."""
+
+        async def check() -> Any:
+            view = await self.get(resource, name)
+            condition = find_condition(view.status.conditions, "Ready") if view is not None else None
+            return condition if condition is not None and condition.reason == reason else None
+
+        return await self.until(check, within)
+
+    async def settle(self, seconds: float = 30.0) -> None:
+        """Let virtual time pass."""
+        await anyio.sleep(seconds)
+
+    def writes(self, *, events: bool = False) -> list[str]:
+        """What the manager wrote, as ``METHOD path``, without events unless asked for."""
+        return [
+            f"{each.method} {each.path}" for each in self.wire.writes if events or not each.path.endswith("/events")
+        ]
+
+
+async def _run_until_killed(manager: Manager, *, task_status: TaskStatus[anyio.CancelScope]) -> None:
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(manager.run)
+            task_status.started(scope)
+
+
+@asynccontextmanager
+async def open_house(options: ControllerOptions | None = None, kubelet_seconds: float = 0.5) -> AsyncIterator[House]:
+    clock = VirtualClock()
+    failure: Exception | None = None
+    async with InMemoryApiServer(crds=load_crds(), clock=clock) as server:
+        api = KubeClient(server.transport(), clock=clock)
+        wire = FaultyTransport(server.transport())
+        kubelet = Kubelet(KubeClient(server.transport(), clock=clock), seconds=kubelet_seconds)
+        async with anyio.create_task_group() as tasks:
+            house = House(api, wire, kubelet, server, options or ControllerOptions(member_suffixes=1), tasks)
+            await house.start_manager()
+            tasks.start_soon(kubelet.run)
+            try:
+                yield house
+            except Exception as error:  # noqa: BLE001 - raised below, free of the groups around it
+                failure = error
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class Manifests:
+    """What tests make: manifests, and the house itself; a fixture, because test modules cannot import one another."""
+
+    volumes = ({"metadata": {"name": "data"}, "spec": VOLUME},)
+
+    sandbox = staticmethod(sandbox)
+    template = staticmethod(template)
+    pool = staticmethod(pool)
+    claim = staticmethod(claim)
+    ready_status = staticmethod(ready_status)
+    house = staticmethod(open_house)
+
+
+@pytest.fixture
+def make() -> type[Manifests]:
+    return Manifests

@@ -1,0 +1,106 @@
+"""The budget of API writes, counted on the wire: kubelet and scheduler aside, Services switched off."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0])
+async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_refill(
+    make: Any, seconds: float
+) -> None:
+    async with make.house(kubelet_seconds=seconds) as house:
+        await house.make(make.template(), make.pool(replicas=3))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.settle(120)
+        house.wire.seen.clear()
+
+        await house.make(make.claim())
+        mine = await house.ready(SANDBOX_CLAIMS, "mine", within=1)
+
+        path = "/apis/extensions.agents.x-k8s.io/v1alpha1/namespaces/default/sandboxclaims/mine/status"
+        until_ready = house.writes()[: house.writes().index(f"PATCH {path}") + 1]
+        mine_path = f"PATCH /apis/agents.x-k8s.io/v1alpha1/namespaces/default/sandboxes/{mine.status.sandbox_name}"
+        assert [write for write in until_ready if mine_path in write or path in write] == [mine_path, f"PATCH {path}"]
+        await house.settle(120)
+        assert len(house.writes(events=True)) <= 7, house.writes(events=True)
+        assert (await house.get(SANDBOX_WARM_POOLS, "pool")).status.ready_replicas == 3
+
+
+async def test_the_two_writes_of_a_warm_claim_come_before_all_others(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=3))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.settle(60)
+        house.wire.seen.clear()
+
+        await house.make(make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine", within=1)
+
+        assert "/sandboxes/pool-" in house.writes()[0]
+        at = {write.path: write.at for write in house.wire.writes}
+        assert max(at.values()) - min(at.values()) < 0.1
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 30.0])
+async def test_a_cold_claim_costs_six_writes_at_most(make: Any, seconds: float) -> None:
+    async with make.house(kubelet_seconds=seconds) as house:
+        await house.make(make.template())
+        await house.settle(60)
+        house.wire.seen.clear()
+
+        await house.make(make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(120)
+
+        assert len(house.writes()) <= 6, house.writes()
+
+
+async def test_a_steady_cluster_and_a_resync_cost_nothing(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=3), make.sandbox(), make.claim(), make.claim("cold"))
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(300)
+        house.wire.seen.clear()
+
+        await house.settle(12 * 3600)
+
+        assert house.writes(events=True) == []
+
+
+async def test_a_restarted_manager_writes_nothing_to_a_settled_cluster(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=3), make.sandbox(), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(300)
+        house.wire.seen.clear()
+        house.wire.drop_watches()
+
+        await house.settle(300)
+
+        assert house.writes(events=True) == []
+
+
+@pytest.mark.parametrize("flaps", [1, 4])
+async def test_a_pod_that_flaps_costs_one_status_write_each_time(make: Any, flaps: int) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox(service=False))
+        await house.ready(SANDBOXES, "alice")
+        await house.settle(60)
+        house.wire.seen.clear()
+        pod = await house.get(PODS, "alice")
+        ready = make.ready_status("10.0.0.9")
+        unready = {**ready, "conditions": [{"type": "Ready", "status": "False"}]}
+
+        for flap in range(flaps):
+            await house.kubelet.report(pod, unready if flap % 2 == 0 else ready)
+            await anyio.sleep(5)
+
+        assert len(house.writes()) <= flaps
