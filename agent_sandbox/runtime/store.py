@@ -168,6 +168,8 @@ class StoreWriter(Generic[V]):
         self._progress: dict[str, int] = {}
         # By UID, never by name: a name may come back, a UID does not.
         self._tombstones: dict[str, _Tombstone] = {}
+        # By name: the version of the object that an own delete took out. Older news of that name is of its predecessors.
+        self._floors: dict[Key, int] = {}
 
     def add_index(self, name: str, function: IndexFunction[V]) -> None:
         """Keep an index from now on, over what is stored already as well.
@@ -204,17 +206,26 @@ class StoreWriter(Generic[V]):
 
     def apply(self, scope: str, view: V) -> list[Change[V]]:
         """The watch says: this is the object now."""
+        if self._is_repeated(scope, view):
+            return []
         self.advance(scope, view.metadata.resource_version)
         return self._put_if_newer(view)
 
     def remove(self, scope: str, view: V) -> list[Change[V]]:
         """The watch says: the object was deleted, or left the selector, in this last state."""
+        if self._is_repeated(scope, view):
+            return []
         self.advance(scope, view.metadata.resource_version)
         self._tombstones.pop(view.metadata.uid, None)
         known = self.store.get(*key_of(view))
         if known is None or _is_newer(known, parse_version(view.metadata.resource_version)):
             return []
         return [self._take_out(key_of(view))]
+
+    def _is_repeated(self, scope: str, view: V) -> bool:
+        """True for an event that was delivered before: it must not bring back what was deleted since."""
+        version = parse_version(view.metadata.resource_version)
+        return version is not None and version <= self._progress.get(scope, 0)
 
     def advance(self, scope: str, resource_version: str) -> None:
         """Every change of the scope up to this version has been seen."""
@@ -245,13 +256,22 @@ class StoreWriter(Generic[V]):
 
     def bury(self, namespace: str, name: str, uid: str) -> list[Change[V]]:
         """An own delete was answered: the object of this UID is gone."""
-        now = self._clock.monotonic()
-        for old, stone in list(self._tombstones.items()):
-            if now - stone.laid > TOMBSTONE_LIFETIME:
-                del self._tombstones[old]
-        self._tombstones[uid] = _Tombstone(None, now)
+        self._forget_old_graves()
+        self._tombstones[uid] = _Tombstone(None, self._clock.monotonic())
         known = self.store.get(namespace, name)
-        return [self._take_out((namespace, name))] if known is not None and known.metadata.uid == uid else []
+        if known is None or known.metadata.uid != uid:
+            return []
+        self._floors[namespace, name] = parse_version(known.metadata.resource_version) or 0
+        return [self._take_out((namespace, name))]
+
+    def _forget_old_graves(self) -> None:
+        now = self._clock.monotonic()
+        for uid, stone in list(self._tombstones.items()):
+            if now - stone.laid > TOMBSTONE_LIFETIME:
+                del self._tombstones[uid]
+        for key, floor in list(self._floors.items()):
+            if floor <= self._seen_in(key[0]):
+                del self._floors[key]
 
     def _seen_in(self, namespace: str) -> int:
         return max(self._progress.get(namespace, 0), self._progress.get("", 0))
@@ -266,6 +286,8 @@ class StoreWriter(Generic[V]):
                 return []
             del self._tombstones[view.metadata.uid]
         key = key_of(view)
+        if version is not None and version <= self._floors.get(key, 0):
+            return []
         known = self.store.get(*key)
         if known is not None:
             same = known.metadata.resource_version == view.metadata.resource_version

@@ -177,6 +177,7 @@ class WorkQueue(Generic[K]):
         self._waiting[entry.key] = entry
         if entry.delayed:
             heapq.heappush(self._delayed, (entry.due, self._next_sequence(), entry))
+            self._drop_stale_delays()
             return
         if entry.key not in self._held:
             self._ready_count += 1
@@ -197,17 +198,20 @@ class WorkQueue(Generic[K]):
         sleeper = _Sleeper()
         self._sleepers.append(sleeper)
         try:
-            while True:
-                self._promote_due()
-                if self._ready_count:
-                    return self._take()
+            while (key := self.get_nowait()) is None:
                 if self._closed:
                     raise QueueClosed
                 await self._sleep(sleeper)
+            return key
         finally:
             # However this ends, somebody else must mind the clock now and take what this worker was woken for.
             self._sleepers.remove(sleeper)
             self._wake_first()
+
+    def get_nowait(self) -> K | None:
+        """Take a key that is ready, or None. ``done`` must follow a key."""
+        self._promote_due()
+        return self._take() if self._ready_count else None
 
     def _take(self) -> K:
         while True:
@@ -320,6 +324,13 @@ class WorkQueue(Generic[K]):
         while self._delayed and self._waiting.get(self._delayed[0][2].key) is not self._delayed[0][2]:
             heapq.heappop(self._delayed)
         return self._delayed[0][0] if self._delayed else None
+
+    def _drop_stale_delays(self) -> None:
+        """Keep the heap in proportion to what really waits: keys requeued hourly and woken each second leave one stale
+        entry each time."""
+        if len(self._delayed) > 64 + 2 * len(self._waiting):
+            self._delayed = [item for item in self._delayed if self._waiting.get(item[2].key) is item[2]]
+            heapq.heapify(self._delayed)
 
     def _wake_first(self) -> None:
         if self._sleepers and (self._ready_count or self._delayed):

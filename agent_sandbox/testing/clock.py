@@ -28,6 +28,14 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall clock's time at the start of every virtual loop."""
 
 
+STUCK_AFTER: Final = 1.0
+"""Real seconds without any timer, socket or thread after which a virtual loop gives up."""
+
+
+class StuckError(RuntimeError):
+    """A deadlock in virtual time: found at once instead of by the test's timeout."""
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio loop in virtual time, which starts at 0."""
 
@@ -81,7 +89,10 @@ class _JumpingSelector(selectors.BaseSelector):
             return ready
         if timeout is None or self._loop.waits_for_threads:
             # Only a thread or a socket can go on from here.
-            return self._real.select(None)
+            ready = self._real.select(STUCK_AFTER if timeout is None else None)
+            if not ready and not self._loop.waits_for_threads and len(self._real.get_map()) <= 1:
+                raise StuckError("every task waits, no timer is set, and there is no socket or thread to wake anybody")
+            return ready
         self._loop.jump(max(0.0, timeout))
         return []
 

@@ -70,4 +70,3 @@ async def test_a_controller_creates_what_is_missing_and_heals_what_is_deleted(vi
             healed = await client.get(SERVICES, "two", "default")
             assert healed.metadata.uid != services[1].metadata.uid
             tasks.cancel_scope.cancel()
-
