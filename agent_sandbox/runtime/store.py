@@ -194,7 +194,8 @@ class StoreWriter(Generic[V]):
         for uid, stone in list(self._tombstones.items()):
             if uid not in listed and stone.laid < began:
                 del self._tombstones[uid]
-        present = {key_of(view) for view in views}
+        # What the list shows but we have deleted since does not stand for its name: a predecessor must go as well.
+        present = {key_of(view) for view in views if not self._is_buried(view)}
         changes = [
             self._take_out(key)
             for key, view in list(self.store._objects.items())  # noqa: SLF001
@@ -279,15 +280,10 @@ class StoreWriter(Generic[V]):
     # Inside
 
     def _put_if_newer(self, view: V) -> list[Change[V]]:
-        version = parse_version(view.metadata.resource_version)
-        stone = self._tombstones.get(view.metadata.uid)
-        if stone is not None:
-            if stone.floor is None or (version is not None and version <= stone.floor):
-                return []
-            del self._tombstones[view.metadata.uid]
-        key = key_of(view)
-        if version is not None and version <= self._floors.get(key, 0):
+        if self._is_buried(view):
             return []
+        self._tombstones.pop(view.metadata.uid, None)
+        key, version = key_of(view), parse_version(view.metadata.resource_version)
         known = self.store.get(*key)
         if known is not None:
             same = known.metadata.resource_version == view.metadata.resource_version
@@ -297,6 +293,14 @@ class StoreWriter(Generic[V]):
         for index in self.store._indexes.values():  # noqa: SLF001
             index.put(key, view)
         return [Change(known, view)]
+
+    def _is_buried(self, view: V) -> bool:
+        """True if this version of this object, or its whole name at this version, is known to be gone."""
+        version = parse_version(view.metadata.resource_version)
+        stone = self._tombstones.get(view.metadata.uid)
+        if stone is not None and (stone.floor is None or (version is not None and version <= stone.floor)):
+            return True
+        return version is not None and version <= self._floors.get(key_of(view), 0)
 
     def _take_out(self, key: Key) -> Change[V]:
         view = self.store._objects.pop(key)  # noqa: SLF001
