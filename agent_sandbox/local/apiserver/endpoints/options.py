@@ -26,6 +26,18 @@ def write_options(request: ApiRequest, subresource: str = "") -> WriteOptions:
     )
 
 
+def apply_options(request: ApiRequest, subresource: str) -> WriteOptions:
+    """The options of a server-side apply.
+
+    Raises:
+        StatusError: an option has no such value, or the manager is not named.
+    """
+    if not request.parameter("fieldManager"):
+        cause = Cause.required("fieldManager", "is required for apply patch")
+        raise _invalid_option(cause, "PatchOptions")
+    return write_options(request, subresource)
+
+
 def _field_validation(request: ApiRequest) -> str:
     wanted = request.parameter("fieldValidation") or "Warn"
     if wanted not in _FIELD_VALIDATIONS:
@@ -50,13 +62,13 @@ def _dry_run(request: ApiRequest) -> bool:
     return bool(values)
 
 
-def _invalid_option(cause: Cause) -> StatusError:
+def _invalid_option(cause: Cause, kind: str = "CreateOptions") -> StatusError:
     wire = {"reason": cause.reason, "message": cause.message, "field": cause.field}
     return StatusError(
         422,
         "Invalid",
-        f'CreateOptions.meta.k8s.io "" is invalid: {cause}',
-        {"group": "meta.k8s.io", "kind": "CreateOptions", "causes": [wire]},
+        f'{kind}.meta.k8s.io "" is invalid: {cause}',
+        {"group": "meta.k8s.io", "kind": kind, "causes": [wire]},
     )
 
 

@@ -10,7 +10,7 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.builtin.reviews import REVIEWERS, Review
 from agent_sandbox.local.apiserver.endpoints.bodies import read_object, read_value
 from agent_sandbox.local.apiserver.endpoints.lists import Lists, selector_of
-from agent_sandbox.local.apiserver.endpoints.options import delete_options, write_options
+from agent_sandbox.local.apiserver.endpoints.options import apply_options, delete_options, write_options
 from agent_sandbox.local.apiserver.endpoints.pods import bind, evict, read_log
 from agent_sandbox.local.apiserver.endpoints.representation import Representation
 from agent_sandbox.local.apiserver.endpoints.scale import scale_of, with_scale
@@ -147,8 +147,24 @@ class ResourceEndpoints:
         return await self._change(resource, path, request, lambda _old: value)
 
     async def _patch(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        if request.content_type == _APPLY_PATCH:
+            return await self._apply(resource, path, request)
         patch = self._patcher(resource, request)
         return await self._change(resource, path, request, patch)
+
+    async def _apply(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
+        representation = Representation.of(request)
+        configuration = read_object(request)
+        options = apply_options(request, path.subresource)
+        if configuration["metadata"].get("managedFields"):
+            raise BadRequestError("metadata.managedFields must be nil")
+        if not configuration.get("apiVersion") or not configuration.get("kind"):
+            raise BadRequestError("the applied configuration must state apiVersion and kind")
+        value, created = await self._objects.apply(
+            resource, path.namespace, path.name, configuration, options, force=request.flag("force")
+        )
+        answer = representation.answer(resource, value, self._objects.now(), 201 if created else 200)
+        return _with_warnings(answer, options.warnings)
 
     def _patcher(self, resource: ResourceType, request: ApiRequest) -> Callable[[JsonObject], JsonObject]:
         kind = request.content_type

@@ -6,6 +6,7 @@ is no retry loop: two writers of one object are ordered by who called first.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from agent_sandbox.local.apiserver.errors import (
     NotFoundError,
     StatusError,
 )
+from agent_sandbox.local.apiserver.managed_fields import Writer, apply_configuration, record_change
 from agent_sandbox.local.apiserver.objects.decoding import normalize
 from agent_sandbox.local.apiserver.objects.deletes import DeleteOptions, mark_deleting, may_go
 from agent_sandbox.local.apiserver.objects.writes import (
@@ -85,6 +87,9 @@ class Objects:
         key = self._free_key(resource, value, context)
         resource.strategy.prepare_create(value, context)
         check_valid(resource, value, None)
+        if not options.applied:
+            value["metadata"].pop("managedFields", None)
+            self._record(resource, {}, value, options, context)
         if self._store.latest(key) is not None:
             raise AlreadyExistsError(resource, wished or key.name)
         return await self._store_object(resource, key, value, options)
@@ -137,6 +142,8 @@ class Objects:
         fill_defaults(resource, value)
         prepare_update(resource, value, old, options, context)
         check_valid(resource, value, old, options.subresource)
+        if not options.applied:
+            self._record(resource, old, value, options, context)
         value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if value == old:
             return old
@@ -177,6 +184,52 @@ class Objects:
     def served(self, resource: ResourceType, stored: Stored) -> JsonObject:
         """A stored object in the version that a kind serves; a fresh copy."""
         return self._served(resource, stored.copy())
+
+    async def apply(
+        self,
+        resource: ResourceType,
+        namespace: str,
+        name: str,
+        configuration: JsonObject,
+        options: WriteOptions,
+        *,
+        force: bool,
+    ) -> tuple[JsonObject, bool]:
+        """Server-side apply.
+
+        Returns:
+            The object, and whether it was created.
+
+        Raises:
+            StatusError: refused; nothing was changed. 409 if others own fields that would change.
+        """
+        writer = Writer(options.field_manager, "Apply", resource.api_version, options.subresource)
+        now = format_time(self._clock.now())
+        check_identity(resource, configuration, namespace, name)
+        report_unknown(resource, normalize(resource, configuration), options)
+        options = replace(options, applied=True)
+
+        def applied(live: JsonObject) -> JsonObject:
+            return apply_configuration(resource, live, configuration, writer, now, force=force)
+
+        if self._store.latest(Key(resource.bucket, namespace, name)) is None:
+            if options.subresource:
+                raise NotFoundError(resource, name)
+            return await self.create(resource, namespace, applied({}), options), True
+        return await self.update(resource, namespace, name, applied, options), False
+
+    def _record(
+        self, resource: ResourceType, old: JsonObject, value: JsonObject, options: WriteOptions, context: WriteContext
+    ) -> None:
+        """Note who wrote which fields; ``managedFields: [{}]`` from a client forgets all owners."""
+        given = value["metadata"].get("managedFields")
+        if given == [{}]:
+            del value["metadata"]["managedFields"]
+            return
+        if not given and old:
+            value["metadata"]["managedFields"] = old["metadata"].get("managedFields")
+        writer = Writer(options.field_manager, "Update", resource.api_version, options.subresource)
+        record_change(resource, old, value, writer, context.now)
 
     async def _store_object(
         self, resource: ResourceType, key: Key, value: JsonObject, options: WriteOptions

@@ -31,6 +31,7 @@ class WriteOptions:
         subresource: ``status``, ``scale`` or empty.
         user: who writes.
         field_validation: what happens to unknown fields: ``Ignore``, ``Warn`` or ``Strict``.
+        applied: the value carries its managedFields already, as server-side apply computed them.
         warnings: collects what the client is to be told although the write succeeds.
     """
 
@@ -39,6 +40,7 @@ class WriteOptions:
     subresource: str = ""
     user: UserInfo = field(default_factory=UserInfo)
     field_validation: str = "Ignore"
+    applied: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -123,7 +125,7 @@ def prepare_create(resource: ResourceType, value: JsonObject, context: WriteCont
 
 def drop_empty_metadata(metadata: dict[str, Any]) -> None:
     """Empty maps and lists in metadata are not written, as Go's omitempty does."""
-    for name in ("labels", "annotations", "ownerReferences", "finalizers", "managedFields", "generateName"):
+    for name in ("labels", "annotations", "ownerReferences", "finalizers", "generateName"):
         if name in metadata and not metadata[name]:
             del metadata[name]
 
