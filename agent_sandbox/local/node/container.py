@@ -148,6 +148,12 @@ class ContainerRunner:
     async def _run_once(self) -> Terminated:
         image = resolve_image(self._container.image)
         process = await self._start(image)
+        await process.until_executed(self._context.clock)
+        if not process.alive:
+            await process.wait()
+            if failure := process.start_failure():
+                self.process = None
+                raise ContainerError("StartError", failure)
         started_at = self._context.clock.now()
         identity = f"{self._parts.record.uid}/{self.name}/{self._runs}"
         try:
@@ -164,9 +170,6 @@ class ContainerRunner:
             if self._startup_passed:
                 self.did_start.set()
             code = await self._watch(process, readiness)
-            failure = process.start_failure()
-            if failure:
-                raise ContainerError("StartError", failure)
             reason = "Completed" if code == 0 else "Error"
             ended = Terminated(code, reason, "", started_at, self._context.clock.now())
             self._become(self.state.with_state(ended, ready=False, started=False))

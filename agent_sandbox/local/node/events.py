@@ -1,11 +1,11 @@
 """Tells people what happened to a Pod: Events, written in the background and never at the cost of the Pod."""
 
+from collections import deque
 from datetime import datetime
 from typing import Final
 
 import anyio
 import structlog
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient, KubeError
@@ -26,16 +26,16 @@ class PodEvents:
         self._clock = clock
         self._node = node
         self._number = 0
-        streams = anyio.create_memory_object_stream[dict[str, object]](_QUEUE)
-        self._send: MemoryObjectSendStream[dict[str, object]] = streams[0]
-        self._receive: MemoryObjectReceiveStream[dict[str, object]] = streams[1]
+        self._queue: deque[dict[str, object]] = deque()
+        self._arrived = anyio.Event()
 
     def report(self, pod: Pod, kind: str, reason: str, message: str) -> None:
         """Queue one event; returns at once."""
-        try:
-            self._send.send_nowait(self._event(pod, kind, reason, message, self._clock.now()))
-        except anyio.WouldBlock:
+        if len(self._queue) >= _QUEUE:
             log.warning("event dropped: the queue is full", pod=pod.key, reason=reason)
+            return
+        self._queue.append(self._event(pod, kind, reason, message, self._clock.now()))
+        self._arrived.set()
 
     def _event(self, pod: Pod, kind: str, reason: str, message: str, now: datetime) -> dict[str, object]:
         self._number += 1
@@ -61,13 +61,14 @@ class PodEvents:
 
     async def run(self) -> None:
         """Write queued events until cancelled."""
-        async for event in self._receive:
-            try:
-                await self._client.create(EVENTS, event)
-            except KubeError as error:
-                log.warning("event not written", reason=event["reason"], error=str(error))
+        while True:
+            await self._arrived.wait()
+            self._arrived = anyio.Event()
+            while self._queue:
+                await self._write(self._queue.popleft())
 
-    def close(self) -> None:
-        """Close the queue."""
-        self._send.close()
-        self._receive.close()
+    async def _write(self, event: dict[str, object]) -> None:
+        try:
+            await self._client.create(EVENTS, event)
+        except KubeError as error:
+            log.warning("event not written", reason=event["reason"], error=str(error))

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 import anyio
 
+from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.bubblewrap import ARGS_FD, INFO_FD, SECCOMP_FD, Box, Walls, box_arguments, box_command
 from agent_sandbox.local.node.errors import ContainerError, HelperError, PodNotRunningError
 from agent_sandbox.local.node.logs import LogFile, LogThread
@@ -26,6 +27,8 @@ from agent_sandbox.local.node.rootfs import RootFiles
 from agent_sandbox.local.node.seccomp import filter_program
 
 _LOG_END_TIMEOUT: Final = 5.0
+_EXEC_PATIENCE: Final = 1.0
+_EXEC_PAUSE: Final = 0.001
 _EXECVP: Final = re.compile(r"bwrap: execvp (?P<program>.*): (?P<why>[^:\n]+)\n?$")
 
 _keys = count(1)
@@ -124,6 +127,23 @@ class ContainerProcess:
             return False
         caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
         return caught is None or bool(int(caught.group(1), 16) & (1 << (number - 1)))
+
+    async def until_executed(self, clock: Clock) -> None:
+        """Wait until bwrap has become the container's command (a few ms), or has ended without.
+
+        Nothing tells us of that moment, so this looks at the process's name; a command that is itself called bwrap
+        costs a second.
+        """
+        deadline, pause = clock.monotonic() + _EXEC_PATIENCE, _EXEC_PAUSE
+        while self.alive and clock.monotonic() < deadline and self._name() == "bwrap":
+            await clock.sleep(pause)
+            pause *= 1.5
+
+    def _name(self) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:  # it has ended; the helper will say so
+            return "bwrap"
 
     async def wait(self) -> int:
         """The exit code; 128 plus the signal for a killed one."""

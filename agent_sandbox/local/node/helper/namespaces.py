@@ -158,7 +158,9 @@ class Router:
         known = self._pods.pop(pod, None)
         if known is None:
             return
-        os.close(known.fd)
         batch = Batch()
         batch.delete_link(known.interface)
-        self._netlink.send(batch)
+        try:
+            self._netlink.send(batch)
+        finally:
+            os.close(known.fd)  # after the interface: the namespace's end would take it away under us

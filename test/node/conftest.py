@@ -1,0 +1,208 @@
+"""A real node on an in-memory API server, for tests with the marker ``node``."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import pytest
+
+from agent_sandbox.clock import SystemClock
+from agent_sandbox.kube import KubeClient, NotFoundError
+from agent_sandbox.local.node import IsolationError, Node, NodeOptions
+from agent_sandbox.local.node.trial import find_tools
+from agent_sandbox.testing.apiserver import InMemoryApiServer
+from agent_sandbox_api.core import PODS, PodView
+
+PATIENCE = 20.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, and skip it where the programs are missing."""
+    here = Path(__file__).parent
+    for item in items:
+        if not item.path.is_relative_to(here):
+            continue
+        item.add_marker(pytest.mark.node)
+        try:
+            find_tools()
+        except IsolationError as error:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@dataclass
+class Stack:
+    """A node and its API server."""
+
+    server: InMemoryApiServer
+    client: KubeClient
+    node: Node
+    state: Path
+
+    async def create_pod(self, name: str, spec: Mapping[str, Any], **metadata: Any) -> PodView:
+        """Create a Pod in the namespace ``default``."""
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
+        await self.server.create(body)
+        return await self.client.get(PODS, name, "default")
+
+    async def run_script(self, name: str, script: str, **spec: Any) -> str:
+        """Run a shell script in a Pod of its own to its end; its output."""
+        container = {"name": "main", "image": "localhost/host", "command": ["/bin/sh", "-c", script]}
+        await self.create_pod(name, {"containers": [container], "restartPolicy": "Never", **spec})
+        await self.until(name, lambda pod: pod.status.phase in {"Succeeded", "Failed"})
+        return await self.log(name, "main")
+
+    async def until(self, name: str, holds: Callable[[PodView], bool]) -> PodView:
+        """Wait until a Pod is as wanted."""
+        pod = None
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                pod = await self.client.get(PODS, name, "default")
+                if holds(pod):
+                    return pod
+                await anyio.sleep(0.01)
+        logs = [path.read_text() for path in self.state.glob("pods/*/logs/*/*.log")]
+        raise AssertionError(f"Pod {name} did not become as wanted: {pod}\n{logs}")
+
+    async def until_gone(self, name: str) -> None:
+        """Wait until a Pod is gone from the API server."""
+        with anyio.fail_after(PATIENCE):
+            while True:
+                try:
+                    await self.client.get(PODS, name, "default")
+                except NotFoundError:
+                    return
+                await anyio.sleep(0.01)
+
+    async def until_ready(self, name: str) -> PodView:
+        """Wait until a Pod is Ready."""
+        return await self.until(name, lambda pod: pod.ready)
+
+    @staticmethod
+    async def until_empty(directory: Path) -> None:
+        """Wait until a directory is empty."""
+        with anyio.fail_after(PATIENCE):
+            while await anyio.to_thread.run_sync(lambda: any(directory.iterdir())):  # noqa: ASYNC110 - nobody tells us
+                await anyio.sleep(0.01)
+
+    async def delete_pod(self, name: str, **options: Any) -> None:
+        """Delete a Pod and wait until it is gone."""
+        pod = await self.client.get(PODS, name, "default")
+        await self.client.delete(PODS, name, "default", uid=pod.metadata.uid, **options)
+        await self.until_gone(name)
+
+    async def until_printed(self, name: str, container: str, text: str) -> str:
+        """Wait until a container printed a text; all it printed by then."""
+        with anyio.fail_after(PATIENCE):
+            while text not in (output := await self.log(name, container)):  # noqa: ASYNC110 - nobody tells us
+                await anyio.sleep(0.01)
+        return output
+
+    async def log(self, name: str, container: str, **options: Any) -> str:
+        """What a container printed."""
+        from agent_sandbox.local.apiserver.providers import LogCall
+
+        pod = await self.client.get_object(PODS, name, "default")
+        assert self.node.providers.log is not None
+        pieces = [piece async for piece in self.node.providers.log(LogCall(pod, container, **options))]
+        return b"".join(pieces).decode()
+
+    async def execute(self, name: str, container: str, command: Sequence[str], *, stdin: bytes = b"") -> "Session":
+        """Run a command in a container to its end."""
+        from agent_sandbox.local.apiserver.providers import ExecCall
+
+        pod = await self.client.get_object(PODS, name, "default")
+        session = Session(stdin)
+        call = ExecCall(pod, container, tuple(command), stdin=bool(stdin), stdout=True, stderr=True)
+        assert self.node.providers.exec is not None
+        await self.node.providers.exec(call, session)
+        return session
+
+
+class Session:
+    """The client's end of an exec."""
+
+    def __init__(self, stdin: bytes) -> None:
+        from agent_sandbox.local.apiserver.providers import ExecInput, StdinClosed, StdinData
+
+        self._inputs: list[ExecInput] = [StdinData(stdin), StdinClosed()]
+        self.out = b""
+        self.err = b""
+        self.code: int | None = None
+
+    async def receive(self) -> Any:
+        if self._inputs:
+            return self._inputs.pop(0)
+        await anyio.sleep_forever()
+        return None
+
+    async def send_stdout(self, data: bytes) -> None:
+        self.out += data
+
+    async def send_stderr(self, data: bytes) -> None:
+        self.err += data
+
+    async def finish(self, exit_code: int) -> None:
+        self.code = exit_code
+
+
+RunNode = Callable[..., AbstractAsyncContextManager[Stack]]
+
+
+@asynccontextmanager
+async def _running_node(state: Path, server: InMemoryApiServer | None = None, **options: Any) -> AsyncIterator[Stack]:
+    async with anyio.create_task_group() as group:
+        if server is None:
+            async with InMemoryApiServer() as fresh, _node_of(fresh, state, group, options) as stack:
+                yield stack
+        else:
+            async with _node_of(server, state, group, options) as stack:
+                yield stack
+
+
+@asynccontextmanager
+async def _node_of(
+    server: InMemoryApiServer, state: Path, group: anyio.abc.TaskGroup, options: Mapping[str, Any]
+) -> AsyncIterator[Stack]:
+    client = KubeClient(server.transport())
+    node = Node(client, clock=SystemClock(), state_dir=state, options=NodeOptions(**{"stop_grace": 0.2, **options}))
+    await group.start(node.run)
+    try:
+        yield Stack(server, client, node, state)
+    finally:
+        group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory that shares our root files with other tests, because building them takes half a second."""
+    shared = tmp_path_factory.getbasetemp() / "shared-runtime"
+    state = tmp_path / "node"
+    state.mkdir()
+    if shared.exists():
+        shutil.copytree(shared, state / "runtime", symlinks=True)
+    else:
+        from agent_sandbox.local.node.rootfs import build_root_files
+
+        build_root_files(shared)
+        shutil.copytree(shared, state / "runtime", symlinks=True)
+    return state
+
+
+@pytest.fixture
+def run_node(state_dir: Path) -> RunNode:
+    """``async with run_node() as stack``: a node that lives as long as the block."""
+    return partial(_running_node, state_dir)
+
+
+@pytest.fixture
+def is_root() -> bool:
+    """Whether the node runs as root, and Pods get uids of their own."""
+    return os.geteuid() == 0
