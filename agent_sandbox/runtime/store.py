@@ -168,7 +168,8 @@ class StoreWriter(Generic[V]):
         self._progress: dict[str, int] = {}
         # By UID, never by name: a name may come back, a UID does not.
         self._tombstones: dict[str, _Tombstone] = {}
-        # By name: the version of the object that an own delete took out. Older news of that name is of its predecessors.
+        # By name: the version of the object that an own delete took out. Older news of that name is of its
+        # predecessors.
         self._floors: dict[Key, int] = {}
 
     def add_index(self, name: str, function: IndexFunction[V]) -> None:

@@ -26,9 +26,8 @@ class WatchOptions:
 
     Attributes:
         page_size: objects per page of a list, 500 as client-go. 0 asks for all at once.
-        streamed_list: ask for the initial state through the watch itself, which spares the server's memory; a server
-            that does not offer it is asked the paged way from then on. Off by default: servers before 1.27 ignore the
-            wish.
+        streamed_list: ask for the initial state through the watch itself, which spares the server's memory, as
+            client-go does since 1.35. A server that does not offer it is asked for pages from then on.
         server_timeout: the server ends a watch after a random time between these, 300 to 600 s as client-go.
         max_silence: seconds without a byte, bookmarks included, before the connection counts as dead, 180. Servers send
             a bookmark about once a minute, so much less cuts healthy watches; None trusts the connection.
@@ -36,7 +35,7 @@ class WatchOptions:
     """
 
     page_size: int = 500
-    streamed_list: bool = False
+    streamed_list: bool = True
     server_timeout: tuple[float, float] = (300.0, 600.0)
     max_silence: float | None = 180.0
     backoff: BackoffOptions = field(default_factory=BackoffOptions)
@@ -220,8 +219,9 @@ class Watcher(Generic[V]):
         self._position = resource_version or self._position
 
     async def _stream_list(self) -> State:
-        """List and watch in one request; falls back to pages for good if the server refuses."""
+        """List and watch in one request; falls back to pages for good if the server does not offer that."""
         began = self._clock.monotonic()
+        # By UID, what the stream has shown so far; None once it was complete and the stream has become a watch.
         initial: dict[str, V] | None = {}
         try:
             async with self._client.watch(
@@ -240,17 +240,27 @@ class Watcher(Generic[V]):
                     elif event.initial_events_end:
                         self._listed([*initial.values()], event.resource_version, began)
                         initial = None
+                    elif event.type is EventType.BOOKMARK:
+                        # A server older than 1.27 ignores the wish and sends an ordinary bookmark some time.
+                        return self._use_pages("an ordinary bookmark came first")
                     elif event.type is EventType.DELETED:
                         initial.pop(event.object.metadata.uid, None)
-                    elif event.type is not EventType.BOOKMARK:
+                    else:
                         initial[event.object.metadata.uid] = event.object
         except (BadRequestError, InvalidError) as error:
-            self._log.info("the server offers no streamed lists, pages are used", error=str(error))
-            self._streams_lists = False
-            return Unlisted()
+            return self._use_pages(str(error))
+        except KubeError as error:
+            if initial is None:
+                return self._retry(Current(self._position), error)
+            raise
         if initial is not None:
             return Waiting(self._backoff.next_pause(), Unlisted(), "the streamed list ended before it was complete")
         return Current(self._position)
+
+    def _use_pages(self, reason: str) -> Unlisted:
+        self._log.info("the server offers no streamed lists, pages are used", reason=reason)
+        self._streams_lists = False
+        return Unlisted()
 
     def _server_timeout(self) -> int:
         return round(self._random.uniform(*self._options.server_timeout))
@@ -271,7 +281,6 @@ class Watcher(Generic[V]):
         pause = self._backoff.next_pause()
         if isinstance(error, ApiError) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
-        listed = isinstance(state, Current) or (isinstance(state, Unlisted) and self._streams_lists and self._position)
-        then = Current(self._position) if listed else Unlisted()
+        then = Current(self._position) if isinstance(state, Current) else Unlisted()
         self._log.warning("watching failed, trying again", error=str(error), pause=round(pause, 2))
         return Waiting(pause, then, str(error))
