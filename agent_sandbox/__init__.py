@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_sandbox.sdk import (
+        AsyncCommands,
+        AsyncProcess,
         AsyncSandbox,
         AsyncSandboxClient,
         AsyncSandboxes,
+        Commands,
         CommandTimeoutError,
         ConnectionOptions,
         ExecutionResult,
+        FileEntry,
+        FileEvent,
         GatewayTimeoutError,
+        Output,
+        Process,
+        ProcessInfo,
         RequestTimeoutError,
         Sandbox,
         SandboxClaimFailedError,
@@ -47,17 +55,27 @@ if TYPE_CHECKING:
         SandboxTimeoutError,
         SandboxTooLargeError,
         SandboxWarmPoolNotFoundError,
+        SearchMatch,
+        Terminal,
         UnsupportedByRuntimeError,
     )
 
 __all__ = [
+    "AsyncCommands",
+    "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AsyncSandboxes",
     "CommandTimeoutError",
+    "Commands",
     "ConnectionOptions",
     "ExecutionResult",
+    "FileEntry",
+    "FileEvent",
     "GatewayTimeoutError",
+    "Output",
+    "Process",
+    "ProcessInfo",
     "RequestTimeoutError",
     "Sandbox",
     "SandboxClaimFailedError",
@@ -87,6 +105,8 @@ __all__ = [
     "SandboxTooLargeError",
     "SandboxWarmPoolNotFoundError",
     "Sandboxes",
+    "SearchMatch",
+    "Terminal",
     "UnsupportedByRuntimeError",
 ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from agent_sandbox.sdk.client import AsyncSandboxClient
+    from agent_sandbox.sdk.commands import AsyncCommands
     from agent_sandbox.sdk.errors import (
         CommandTimeoutError,
         GatewayTimeoutError,
@@ -39,21 +40,43 @@ if TYPE_CHECKING:
         UnsupportedByRuntimeError,
     )
     from agent_sandbox.sdk.options import ConnectionOptions
-    from agent_sandbox.sdk.results import ExecutionResult, SandboxInfo, SandboxState, SandboxStatus
+    from agent_sandbox.sdk.process import AsyncProcess
+    from agent_sandbox.sdk.results import (
+        ExecutionResult,
+        FileEntry,
+        FileEvent,
+        Output,
+        ProcessInfo,
+        SandboxInfo,
+        SandboxState,
+        SandboxStatus,
+        SearchMatch,
+        Terminal,
+    )
     from agent_sandbox.sdk.sandbox import AsyncSandbox
     from agent_sandbox.sdk.sandboxes import AsyncSandboxes
     from agent_sandbox.sdk.sync.client import SandboxClient
+    from agent_sandbox.sdk.sync.commands import Commands
+    from agent_sandbox.sdk.sync.process import Process
     from agent_sandbox.sdk.sync.sandbox import Sandbox
     from agent_sandbox.sdk.sync.sandboxes import Sandboxes
 
 __all__ = [
+    "AsyncCommands",
+    "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AsyncSandboxes",
     "CommandTimeoutError",
+    "Commands",
     "ConnectionOptions",
     "ExecutionResult",
+    "FileEntry",
+    "FileEvent",
     "GatewayTimeoutError",
+    "Output",
+    "Process",
+    "ProcessInfo",
     "RequestTimeoutError",
     "Sandbox",
     "SandboxClaimFailedError",
@@ -83,22 +106,34 @@ __all__ = [
     "SandboxTooLargeError",
     "SandboxWarmPoolNotFoundError",
     "Sandboxes",
+    "SearchMatch",
+    "Terminal",
     "UnsupportedByRuntimeError",
 ]
 
 # Where the names live that are not errors; every other name of ``__all__`` is one.
 _HOMES: Final = {
+    "AsyncCommands": "commands",
+    "AsyncProcess": "process",
     "AsyncSandbox": "sandbox",
     "AsyncSandboxClient": "client",
     "AsyncSandboxes": "sandboxes",
+    "Commands": "sync.commands",
     "ConnectionOptions": "options",
     "ExecutionResult": "results",
+    "FileEntry": "results",
+    "FileEvent": "results",
+    "Output": "results",
+    "Process": "sync.process",
+    "ProcessInfo": "results",
     "Sandbox": "sync.sandbox",
     "SandboxClient": "sync.client",
     "SandboxInfo": "results",
     "SandboxState": "results",
     "SandboxStatus": "results",
     "Sandboxes": "sync.sandboxes",
+    "SearchMatch": "results",
+    "Terminal": "results",
 }
 
 

@@ -1,8 +1,9 @@
 """What calls return: plain frozen values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclass
@@ -30,6 +31,119 @@ class ExecutionResult:
     duration: float | None = None
     stdout_bytes: bytes = field(default=b"", repr=False, compare=False)
     stderr_bytes: bytes = field(default=b"", repr=False, compare=False)
+
+
+OUTPUT_LIMIT: Final = 10 * 2**20
+"""Bytes of stdout and of stderr each that a result keeps, unless another limit is given."""
+
+OutputCallback = Callable[[str], object]
+"""Gets output as it comes, decoded; may be an async function."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of a process's output.
+
+    Attributes:
+        channel: where it was written; a PTY has ``stdout`` only.
+        data: the bytes.
+        sequence: number of the piece in this process; a later attachment can begin after it.
+    """
+
+    channel: Literal["stdout", "stderr"]
+    data: bytes
+    sequence: int
+
+    @property
+    def text(self) -> str:
+        """The bytes as UTF-8; a character cut in two by the piece's end becomes U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Size of a PTY."""
+
+    columns: int = 80
+    rows: int = 24
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """What the daemon says of a process.
+
+    Attributes:
+        id: its name in this sandbox.
+        pid: its process id inside the sandbox; None if it could not be started.
+        argv: the command.
+        state: whether it runs, has ended, or could not be started.
+        exit_code: exit status, or minus the number of the signal that ended it; None while it runs.
+        timed_out: True if it was killed because of its timeout.
+        error: why it could not be started.
+        started: when it began.
+        finished: when it ended.
+        last_sequence: number of its latest piece of output.
+    """
+
+    id: str
+    pid: int | None
+    argv: tuple[str, ...]
+    state: Literal["running", "exited", "failed"]
+    exit_code: int | None = None
+    timed_out: bool = False
+    error: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    last_sequence: int = 0
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file, a directory or a link in a sandbox.
+
+    Attributes:
+        name: its name, without the directory.
+        size: bytes.
+        type: what it is.
+        modified: when its content last changed.
+        mode: permissions as octal digits, for example ``0644``; empty if the runtime does not tell.
+        path: its whole path, as far as the runtime tells.
+    """
+
+    name: str
+    size: int
+    type: Literal["file", "directory", "symlink", "other"]
+    modified: datetime
+    mode: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class FileEvent:
+    """A change that was watched.
+
+    Attributes:
+        kind: ``created``, ``modified``, ``deleted``, ``moved``, or ``overflow`` if changes were missed.
+        path: what changed.
+    """
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
+class SearchMatch:
+    """A file that was searched for, or a line in one.
+
+    Attributes:
+        path: the file.
+        line: number of the line, from 1; None if only names were searched.
+        text: the line.
+    """
+
+    path: str
+    line: int | None = None
+    text: str = ""
 
 
 SandboxState = Literal["Pending", "Ready", "Suspended", "Failed", "Deleting"]
@@ -77,4 +191,17 @@ class SandboxInfo:
     labels: dict[str, str]
 
 
-__all__ = ["ExecutionResult", "SandboxInfo", "SandboxState", "SandboxStatus"]
+__all__ = [
+    "OUTPUT_LIMIT",
+    "ExecutionResult",
+    "FileEntry",
+    "FileEvent",
+    "Output",
+    "OutputCallback",
+    "ProcessInfo",
+    "SandboxInfo",
+    "SandboxState",
+    "SandboxStatus",
+    "SearchMatch",
+    "Terminal",
+]

@@ -11,6 +11,7 @@ import anyio
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.sdk import legacy
 from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, explain, wait_until_bound
+from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
@@ -37,6 +38,7 @@ class AsyncSandbox:
         namespace: namespace of both.
         pod_name: name of its Pod, as far as it was read from the cluster.
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
+        commands: runs commands and looks after processes.
     """
 
     def __init__(self, connection: Connection, claim: SandboxClaimView, binding: Binding) -> None:
@@ -49,6 +51,7 @@ class AsyncSandbox:
         self._claim = claim
         self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
         self._wire = Wire(connection.route, lambda: self._target, connection.server_port)
+        self.commands: AsyncCommands = AsyncCommands(self._wire)
 
     async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and

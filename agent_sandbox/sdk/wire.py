@@ -8,7 +8,7 @@ to send its client elsewhere.
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -49,6 +49,7 @@ READING_METHODS: Final = frozenset({"GET", "HEAD"})
 # Reasons under which the router guarantees that the sandbox saw nothing of the request.
 UNSENT_REASONS: Final = frozenset({"unreachable", "not-ready", "rate-limited"})
 _CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
+_ANY_ERROR: Final = frozenset(range(400, 600))
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _ERROR_BODY_LIMIT: Final = 64 * 1024
@@ -124,7 +125,7 @@ class Wire:
         self._route = route
         self._target = target
         self.port = port
-        self.daemon_version: str | None = None
+        self._speaks_v1: bool | None = None
 
     async def request(
         self,
@@ -192,43 +193,65 @@ class Wire:
         finally:
             response.release()
 
-    def websocket(
-        self, path: str, *, query: Mapping[str, str] | None = None, max_message_bytes: int = 16 * 2**20
-    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
-        """Open a WebSocket to the sandbox.
+    async def open_websocket(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        max_message_bytes: int = 16 * 2**20,
+        patience: float = RETRY_SECONDS,
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket to the sandbox; the caller closes it.
 
-        Raises (on entering):
+        Args:
+            path: path in the sandbox.
+            query: parameters of the query.
+            max_message_bytes: a longer message closes the socket.
+            patience: seconds to go on trying while nothing could be sent.
+
+        Raises:
             SandboxError: it was refused, or the sandbox cannot be reached.
         """
-        return self._websocket(path, query, max_message_bytes)
-
-    @asynccontextmanager
-    async def _websocket(
-        self, path: str, query: Mapping[str, str] | None, max_message_bytes: int
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        socket = await self._retry_unsent(
-            lambda: self._connect_websocket(path, query, max_message_bytes), "GET", path, RETRY_SECONDS
+        return await self._retry_unsent(
+            lambda: self._connect_websocket(path, query, max_message_bytes), "GET", path, patience
         )
+
+    async def speaks_v1(self) -> bool:
+        """Whether the sandbox's runtime has our versioned API beside the legacy contract; asked once."""
+        if self._speaks_v1 is None:
+            answer = await self.request("GET", "v1/health", timeout=CONNECT_SECONDS, accept=_ANY_ERROR)
+            self._speaks_v1 = answer.status == 200 and HEADER_DAEMON_VERSION in answer.headers
+        return self._speaks_v1
+
+    async def is_way_open(self) -> bool:
+        """Whether the network leads to where the sandbox is served from: the router, or else the Pod's host."""
+        url = URL(self._route.base_url(self._target(), self.port))
         try:
-            yield socket
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-                await socket.close()
+            with anyio.fail_after(2):
+                async with self._route.session.get(url / "healthz", allow_redirects=False):
+                    return True
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError) as error:
+            # A refusal comes from a machine that is there.
+            cause = getattr(error, "os_error", error)
+            return isinstance(cause, ConnectionRefusedError | aiohttp.ServerDisconnectedError)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
 
     async def _connect_websocket(
         self, path: str, query: Mapping[str, str] | None, max_message_bytes: int
     ) -> aiohttp.ClientWebSocketResponse:
         target = self._target()
         try:
-            return await self._route.session.ws_connect(
-                self._url(target, path, query),
-                headers={**self._route.headers(target, self.port)},
-                max_msg_size=max_message_bytes,
-                autoping=True,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            )
+            with anyio.fail_after(CONNECT_SECONDS + 10):  # the router itself waits ten seconds for a Pod
+                return await self._route.session.ws_connect(
+                    self._url(target, path, query),
+                    headers={**self._route.headers(target, self.port)},
+                    max_msg_size=max_message_bytes,
+                    autoping=True,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
         except aiohttp.WSServerHandshakeError as error:
-            raised = _error_for(error.status, error.headers or {}, b"", f"WebSocket /{path}")
+            raised = error_for(error.status, error.headers or {}, b"", f"WebSocket /{path}")
             raise raised from error
 
     async def _send(
@@ -296,7 +319,6 @@ class Wire:
 
     async def _check(self, response: aiohttp.ClientResponse, request: str, accept: frozenset[int]) -> None:
         """Raise what an answer means if it is an error; leaves the body of a good one unread."""
-        self.daemon_version = response.headers.get(HEADER_DAEMON_VERSION, self.daemon_version)
         made_by_router = HEADER_ERROR in response.headers
         if response.status < 300 or response.status == 304 or (response.status in accept and not made_by_router):
             return
@@ -307,7 +329,7 @@ class Wire:
                     "check the URL, and https against http"
                 )
             body = await response.content.read(_ERROR_BODY_LIMIT)
-            raise _error_for(response.status, response.headers, body, request)
+            raise error_for(response.status, response.headers, body, request)
         finally:
             response.close()
 
@@ -349,7 +371,7 @@ class _UnsentError(Exception):
         self.retry_after = retry_after
 
 
-def _error_for(status: int, headers: Mapping[str, str], body: bytes, request: str) -> Exception:
+def error_for(status: int, headers: Mapping[str, str], body: bytes, request: str) -> Exception:
     """The error that an answer means."""
     code, detail = _read_detail(body)
     reason = headers.get(HEADER_ERROR)
@@ -370,6 +392,23 @@ def _error_for(status: int, headers: Mapping[str, str], body: bytes, request: st
             return SandboxDiskFullError(text, status=status, detail=detail, code=code)
         case _:
             return SandboxRequestError(text, status=status, detail=detail, code=code)
+
+
+_STATUS_OF_CODE: Final = {
+    "NOT_FOUND": 404,
+    "PERMISSION_DENIED": 403,
+    "CONFLICT": 409,
+    "CHECKSUM_MISMATCH": 422,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+}
+
+
+def error_for_code(code: str, message: str, request: str) -> Exception:
+    """The error that a daemon reports inside a stream, where there is no HTTP status."""
+    body = json.dumps({"code": code, "message": message}).encode()
+    return error_for(_STATUS_OF_CODE.get(code, 400), {}, body, request)
 
 
 def _router_error(reason: str, status: int, detail: str, request: str) -> SandboxError:

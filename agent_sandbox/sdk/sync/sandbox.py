@@ -3,12 +3,16 @@
 Generated from ``agent_sandbox/sdk/sandbox.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
+
+# ruff: noqa: SLF001 - a view and what it shows are one
+
 from contextlib import AbstractContextManager
 from datetime import datetime
 
 from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.sandbox import AsyncSandbox
+from agent_sandbox.sdk.sync.commands import Commands
 
 
 class Sandbox(Facade[AsyncSandbox]):
@@ -20,6 +24,7 @@ class Sandbox(Facade[AsyncSandbox]):
         namespace: namespace of both.
         pod_name: name of its Pod, as far as it was read from the cluster.
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
+        commands: runs commands and looks after processes.
     """
 
     @property
@@ -46,6 +51,11 @@ class Sandbox(Facade[AsyncSandbox]):
     def annotations(self) -> dict[str, str]:
         """Annotations of the Sandbox, as far as they were read from the cluster."""
         return self._inner.annotations
+
+    @property
+    def commands(self) -> Commands:
+        """Runs commands and looks after processes."""
+        return Commands._around(self._inner.commands)
 
     def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and
