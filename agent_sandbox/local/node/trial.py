@@ -33,9 +33,7 @@ UNISOLATED: Final = (
 )
 _TIMEOUT: Final = 20.0
 _SEARCH: Final = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-_CHECK: Final = (
-    "import ctypes, json, os, socket, sqlite3, ssl, sys; sys.path.insert(0, '/opt/agent-sandbox/lib'); import aiohttp"
-)
+_CHECK: Final = "import ctypes, socket, ssl"
 
 
 @dataclass(frozen=True)
