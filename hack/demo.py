@@ -68,7 +68,9 @@ def use_sandbox(stages: Stages) -> None:
             result = sandbox.run("python /tmp/test.py")
         say(f"  python /tmp/test.py       says  {result.stdout.strip()}")
 
-        inside = sandbox.run("sh -c 'id -u; hostname; ls /root /home 2>/dev/null | wc -l; ls -d /proc/[0-9]* | wc -l'")
+        inside = sandbox.run(
+            "sh -c 'id -u; hostname; find /root /home -mindepth 1 2>/dev/null | wc -l; ls -d /proc/[0-9]* | wc -l'"
+        )
         user, host, homes, processes = inside.stdout.split()
         say(f"  inside: user {user} on {host}, {processes} processes to see, {homes} files of anybody's home")
 

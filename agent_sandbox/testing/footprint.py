@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-_NAMES = (b"agent_sandbox", b"agent-sandbox", b"bwrap")
+_NAMES = (b"-m\0agent_sandbox", b"/agent-sandbox\0", b"/local/node/helper/", b"bwrap\0")
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Footprint:
     """A snapshot; equal snapshots mean that nothing was left behind.
 
     Attributes:
-        processes: command lines that name our programs or bubblewrap, with their process ids.
+        processes: command lines of our programs and of bubblewrap, with their process ids.
         mounts: mount points of this mount namespace.
         interfaces: network interfaces of this network namespace.
         files: names in the given directories.
@@ -26,9 +26,7 @@ class Footprint:
 
     def appeared_since(self, before: "Footprint") -> dict[str, list[str]]:
         """What is here now and was not before, by kind; empty if nothing."""
-        found = {
-            field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)
-        }
+        found = {field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)}
         return {kind: items for kind, items in found.items() if items}
 
 

@@ -14,12 +14,17 @@ from agent_sandbox.testing.footprint import take_footprint
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a user with an empty home, and with this virtual environment activated."""
-    home = tmp_path / "home"
+    return environment_of(tmp_path / "home")
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """What a login shell of a fresh user would have."""
     home.mkdir()
     kept = {key: os.environ[key] for key in ("LANG", "TERM") if key in os.environ}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -28,18 +33,24 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clean(environment: dict[str, str]) -> Iterator[None]:
-    """Fail the test if it leaves a process, mount, interface, or file in the temporary directory or the home."""
-    places = (Path(tempfile.gettempdir()), Path(environment["HOME"]))
-    before = take_footprint(*places)
+    """Fail the test if it leaves a process, a mount, an interface, or a file in the temporary directory."""
+    place = Path(tempfile.gettempdir())
+    before = take_footprint(place)
     yield
-    left = take_footprint(*places).appeared_since(before)
-    left.get("files", []).clear() if left.get("files") == [f"{environment['HOME']}/.local"] else None
-    assert not {kind: items for kind, items in left.items() if items}
+    assert take_footprint(place).appeared_since(before) == {}
 
 
 @pytest.fixture
 def run(environment: dict[str, str], clean: None) -> Iterator[Run]:
-    """Run a command as that user; whatever stack it leaves running is stopped at the end."""
+    """Run a command as that user; whatever stack it leaves running is stopped at the end, and nothing is left."""
+    yield runner(environment)
+    finish = runner(environment)
+    for name in ("default", "demo"):
+        finish("agent-sandbox", "local", "down", "--name", name, "--purge", "--quiet")
+
+
+def runner(environment: dict[str, str]) -> Run:
+    """A function that runs a command and, unless told otherwise, insists on its success."""
 
     def run_command(*command: str, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -49,6 +60,15 @@ def run(environment: dict[str, str], clean: None) -> Iterator[Run]:
             assert done.returncode == 0, f"{command} failed\n{done.stdout}\n{done.stderr}"
         return done
 
-    yield run_command
-    for name in ("default", "demo"):
-        run_command("agent-sandbox", "local", "down", "--name", name, "--purge", "--quiet", check=False)
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A running stack with the samples applied, shared by a module; gives its state directory."""
+    home = tmp_path_factory.mktemp("stack")
+    run_command = runner(environment_of(home / "home") | {"AGENT_SANDBOX_STATE_DIR": str(home / "state")})
+    run_command(*UP)
+    run_command("agent-sandbox", "apply", "-f", "config/samples/sandboxtemplate.yaml")
+    yield home / "state"
+    run_command("agent-sandbox", "local", "down", "--purge")

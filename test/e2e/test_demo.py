@@ -13,9 +13,9 @@ import pytest
 
 from agent_sandbox.local.directory import StateDirectory
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
-
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
 
 
 def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run) -> None:
