@@ -6,19 +6,22 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent_sandbox.local.directory import StateDirectory
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
 
 
-def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run) -> None:
+def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run: Run) -> None:
     """`make demo` runs this program: 42 and Hello come from inside, stages are timed, the machine is as before."""
     said = run(sys.executable, "hack/demo.py").stdout
 
@@ -29,7 +32,7 @@ def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run) -
     assert "0 files of anybody's home" in said
 
 
-def test_a_killed_stack_comes_back_with_its_objects_and_its_sandboxes(run, environment) -> None:
+def test_a_killed_stack_comes_back_with_its_objects_and_its_sandboxes(run: Run, environment: dict[str, str]) -> None:
     """After kill -9 the next `up` finds the objects, the sandboxes become Ready again, and no Pod is doubled."""
     run(*UP)
     run("agent-sandbox", "apply", "-f", "config/samples", "--wait")
@@ -58,7 +61,7 @@ def kill_stack(state: Path) -> None:
         os.close(process)
 
 
-def test_a_second_stack_in_the_same_directory_is_refused_with_the_way_out(run) -> None:
+def test_a_second_stack_in_the_same_directory_is_refused_with_the_way_out(run: Run) -> None:
     """Two `up` in one directory: the second names the first one's process and what to do."""
     run(*UP)
 
@@ -69,7 +72,7 @@ def test_a_second_stack_in_the_same_directory_is_refused_with_the_way_out(run) -
     assert "agent-sandbox local down" in second.stderr
 
 
-def test_a_port_in_use_is_named_together_with_the_option_that_changes_it(run) -> None:
+def test_a_port_in_use_is_named_together_with_the_option_that_changes_it(run: Run) -> None:
     """A taken port ends `up` at once, and the next `up` with another port works."""
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

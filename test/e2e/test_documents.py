@@ -2,10 +2,13 @@
 
 import re
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -19,7 +22,7 @@ def shell_blocks(document: Path, heading: str) -> list[str]:
 
 @pytest.mark.node
 @pytest.mark.timeout(120)
-def test_the_five_minutes_of_the_readme_work_as_written(run, environment) -> None:
+def test_the_five_minutes_of_the_readme_work_as_written(run: Run, environment: dict[str, str]) -> None:
     """All commands of the section, in order, in one shell; kubectl's where there is a kubectl."""
     environment |= {"AGENT_SANDBOX_API_PORT": "0", "AGENT_SANDBOX_ROUTER_PORT": "0"}
     lines = "".join(shell_blocks(REPOSITORY / "README.md", "Five minutes")).splitlines()

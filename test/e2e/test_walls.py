@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from agent_sandbox import Sandbox, SandboxClient
+from agent_sandbox import SandboxClient
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")
-def sandbox(stack: Path) -> Iterator[Sandbox]:
+def sandbox(stack: Path) -> Iterator[SandboxClient]:
     """A claimed sandbox of the sample template."""
     with SandboxClient(template_name="python-sandbox-template", state_dir=stack) as claimed:
         yield claimed
 
 
-def test_no_process_of_the_host_is_seen(sandbox) -> None:
+def test_no_process_of_the_host_is_seen(sandbox: SandboxClient) -> None:
     """`ps` lists the daemon, the command, and nothing that runs outside."""
     seen = sandbox.run("ps -A -o pid=,args=").stdout.splitlines()
 
@@ -29,7 +29,7 @@ def test_no_process_of_the_host_is_seen(sandbox) -> None:
     assert not any("pytest" in line for line in seen)
 
 
-def test_no_home_directory_of_the_host_is_there(sandbox) -> None:
+def test_no_home_directory_of_the_host_is_there(sandbox: SandboxClient) -> None:
     """Neither root's nor the caller's home exists inside, nor the state directory."""
     inside = sandbox.run(f"sh -c 'ls -A /home; ls -A {Path.home()} 2>&1; ls /root 2>&1'").stdout
 
@@ -37,7 +37,7 @@ def test_no_home_directory_of_the_host_is_there(sandbox) -> None:
     assert str(Path.home() / ".bashrc") not in inside
 
 
-def test_the_files_of_another_sandbox_are_not_there(sandbox, stack: Path) -> None:
+def test_the_files_of_another_sandbox_are_not_there(sandbox: SandboxClient, stack: Path) -> None:
     """What one sandbox writes, the other does not see, under the same path."""
     sandbox.write("/tmp/secret.txt", "mine")
     sandbox.write("notes.txt", "mine")
@@ -52,7 +52,7 @@ def test_the_files_of_another_sandbox_are_not_there(sandbox, stack: Path) -> Non
 @pytest.mark.parametrize(
     "path", ["/usr/bin/x", "/etc/x", "/x", "/opt/agent-sandbox/lib/x", "/proc/sys/kernel/hostname"]
 )
-def test_writing_outside_the_workspace_fails(sandbox, path: str) -> None:
+def test_writing_outside_the_workspace_fails(sandbox: SandboxClient, path: str) -> None:
     """The system, the daemon's own files and kernel settings are read-only."""
     written = sandbox.run(f"sh -c 'echo x > {path}'")
 
@@ -60,7 +60,7 @@ def test_writing_outside_the_workspace_fails(sandbox, path: str) -> None:
     assert "ead-only file system" in written.stderr or "ermission denied" in written.stderr
 
 
-def test_a_port_of_the_hosts_loopback_cannot_be_reached(sandbox) -> None:
+def test_a_port_of_the_hosts_loopback_cannot_be_reached(sandbox: SandboxClient) -> None:
     """A server of the host on 127.0.0.1 answers the host and nobody inside."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -79,7 +79,7 @@ def _accept_once(server: socket.socket) -> None:
     connection.close()
 
 
-def test_nothing_beyond_the_sandbox_can_be_reached(sandbox) -> None:
+def test_nothing_beyond_the_sandbox_can_be_reached(sandbox: SandboxClient) -> None:
     """The host's addresses and the internet are out of reach."""
     code = (
         "import socket\n"
@@ -95,7 +95,7 @@ def test_nothing_beyond_the_sandbox_can_be_reached(sandbox) -> None:
     assert sandbox.run("python /tmp/reach.py").stdout.count("refused") == 3
 
 
-def test_the_user_inside_is_nobody_special(sandbox) -> None:
+def test_the_user_inside_is_nobody_special(sandbox: SandboxClient) -> None:
     """uid 1000, no capability, no way to new privileges, a filter of system calls."""
     status = sandbox.run("cat /proc/self/status").stdout
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -106,7 +106,7 @@ def test_the_user_inside_is_nobody_special(sandbox) -> None:
     assert facts["Seccomp"].strip() == "2"
 
 
-def test_the_environment_of_the_stack_does_not_leak(sandbox) -> None:
+def test_the_environment_of_the_stack_does_not_leak(sandbox: SandboxClient) -> None:
     """Commands see a small environment of their own, none of the stack's variables."""
     inside = {line.partition("=")[0] for line in sandbox.run("env").stdout.splitlines()}
 
