@@ -8,26 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from agent_sandbox.testing.apiserver import InMemoryApiServer, InMemoryTransport
-    from agent_sandbox.testing.clock import VirtualClock, VirtualTimeLoop
+    from agent_sandbox.testing.apiserver import InMemoryApiServer
+    from agent_sandbox.testing.clock import VirtualClock, VirtualTimeLoop, run_in_virtual_time
     from agent_sandbox.testing.faults import Fault, FaultyTransport
 
 __all__ = [
     "Fault",
     "FaultyTransport",
     "InMemoryApiServer",
-    "InMemoryTransport",
     "VirtualClock",
     "VirtualTimeLoop",
+    "run_in_virtual_time",
 ]
 
 _MODULES: Final = {
     "Fault": "faults",
     "FaultyTransport": "faults",
     "InMemoryApiServer": "apiserver",
-    "InMemoryTransport": "apiserver",
     "VirtualClock": "clock",
     "VirtualTimeLoop": "clock",
+    "run_in_virtual_time": "clock",
 }
 
 

@@ -13,7 +13,7 @@ jump. Nothing outside can be known to be under way, so a test that talks to anot
 
 import asyncio
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
@@ -64,7 +64,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """As asyncio; time stands still until the call returns."""
         self._threads_busy += 1
@@ -113,6 +113,13 @@ class _JumpingSelector(selectors.BaseSelector):
 
     def close(self) -> None:
         self._real.close()
+
+
+def run_in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function to its end on a virtual loop of its own; for tests that are not coroutines, as
+    hypothesis' are not."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())
 
 
 class VirtualClock:
