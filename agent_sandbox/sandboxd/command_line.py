@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import anyio
-
-from agent_sandbox.sandboxd.app import serve_until_signalled
 from agent_sandbox.sandboxd.options import MIB, SandboxdOptions
 
 DESCRIPTION: Final = """\
@@ -45,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; gives the exit code."""
     try:
         options = parse(arguments)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-        anyio.run(serve_until_signalled, options)
+        _run(options)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"sandboxd cannot start: {error}\n")
         return 1
@@ -57,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"sandboxd cannot start: {_first(failures[0])}\n")
         return 1
     return 0
+
+
+def _run(options: SandboxdOptions) -> None:
+    import anyio
+
+    from agent_sandbox.sandboxd.app import serve_until_signalled
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    anyio.run(serve_until_signalled, options)
 
 
 def parse(arguments: Sequence[str] | None = None) -> SandboxdOptions:
