@@ -13,6 +13,7 @@ from agent_sandbox.local.apiserver.bootstrap import ensure_defaults
 from agent_sandbox.local.apiserver.builtin.reviews import Authenticator
 from agent_sandbox.local.apiserver.discovery import Discovery
 from agent_sandbox.local.apiserver.endpoints import ResourceEndpoints
+from agent_sandbox.local.apiserver.endpoints.pod_streams import STREAMING_SUBRESOURCES, PodStream, prepare_stream
 from agent_sandbox.local.apiserver.errors import StatusError, UnknownPathError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
 from agent_sandbox.local.apiserver.objects import Objects
@@ -85,6 +86,20 @@ class ApiServer:
             if error.retry_after is not None:
                 response.headers["Retry-After"] = str(error.retry_after)
             return response
+
+    def prepare_stream(self, request: ApiRequest) -> PodStream | None:
+        """What a request to upgrade its connection is about; None if the path is none that can be upgraded.
+
+        Raises:
+            StatusError: the Pod, its container or its node is not there, or an option is wrong.
+        """
+        path = parse_resource_path(request.path)
+        if path is None or path.subresource not in STREAMING_SUBRESOURCES:
+            return None
+        resource = self.registry.find(path.group, path.version, path.plural)
+        if resource is None or path.subresource not in resource.subresources:
+            return None
+        return prepare_stream(self.objects, self.providers, resource, path, request)
 
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         if request.path in _HEALTH:

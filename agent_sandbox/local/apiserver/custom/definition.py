@@ -4,6 +4,7 @@ from typing import Any
 
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.resource_type import Column, JsonObject, ResourceType, Strategy, WriteContext
+from agent_sandbox.local.apiserver.schema import rule_definition_causes
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
@@ -73,6 +74,9 @@ def _version_causes(versions: list[JsonObject]) -> list[Cause]:
     for index, version in enumerate(versions):
         if not (version.get("schema") or {}).get("openAPIV3Schema"):
             causes.append(Cause.required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
+        else:
+            path = f"spec.versions[{index}].schema.openAPIV3Schema"
+            causes += rule_definition_causes(version["schema"]["openAPIV3Schema"], path)
     return causes
 
 

@@ -18,7 +18,8 @@ from agent_sandbox.local.apiserver.metadata import (
 )
 from agent_sandbox.local.apiserver.objects.decoding import cannot_be_handled
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
-from agent_sandbox.local.apiserver.schema import apply_defaults, schema_causes
+from agent_sandbox.local.apiserver.schema import apply_defaults, rule_causes, schema_causes
+from agent_sandbox.local.apiserver.schema.validation import ABSENT
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,9 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
     if old is not None:
         causes += finalizer_update_causes(metadata, old["metadata"])
     if resource.schema is not None and resource.custom:
-        causes += schema_causes(value, resource.schema)
+        causes += schema_causes(value, resource.schema, "", ABSENT if old is None else old)
+        # Rules are asked only of what has the right shape.
+        causes += [] if causes else rule_causes(value, old, resource.schema)
     if subresource not in _UNRESTRICTED:
         causes += resource.strategy.validate(value, old)
     if causes:

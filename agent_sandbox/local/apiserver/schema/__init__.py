@@ -3,6 +3,16 @@
 from agent_sandbox.local.apiserver.schema.defaulting import apply_defaults
 from agent_sandbox.local.apiserver.schema.node import Rule, Schema, compile_schema
 from agent_sandbox.local.apiserver.schema.pruning import prune
+from agent_sandbox.local.apiserver.schema.rules import rule_causes, rule_definition_causes
 from agent_sandbox.local.apiserver.schema.validation import schema_causes
 
-__all__ = ["Rule", "Schema", "apply_defaults", "compile_schema", "prune", "schema_causes"]
+__all__ = [
+    "Rule",
+    "Schema",
+    "apply_defaults",
+    "compile_schema",
+    "prune",
+    "rule_causes",
+    "rule_definition_causes",
+    "schema_causes",
+]

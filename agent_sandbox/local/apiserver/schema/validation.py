@@ -6,20 +6,40 @@ Messages are those of Kubernetes. Rules in CEL are checked by ``schema.rules`` o
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.schema.node import Schema
 
-
-def schema_causes(value: Any, schema: Schema, path: str = "") -> list[Cause]:
-    """Everything in which a value breaks its schema; CEL rules aside."""
-    return list(_causes(value, schema, path))
+ABSENT: Final = object()
+"""Stands for a value that is not there, where null could be one."""
 
 
-def _causes(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
+def schema_causes(value: Any, schema: Schema, path: str = "", old: Any = ABSENT) -> list[Cause]:
+    """Everything in which a value breaks its schema; CEL rules aside.
+
+    What did not change since ``old`` is not held against the value: a stricter schema must not lock old objects.
+    """
+    return list(_causes(value, schema, path, old))
+
+
+def correlated(items: list[Any], old: Any, schema: Schema) -> list[Any]:
+    """For each item the old item with the same keys; ``ABSENT`` where there is none or items have no keys."""
+    if schema.list_type != "map" or not isinstance(old, list):
+        return [ABSENT] * len(items)
+    before = {_encoded_key(item, schema): item for item in old if isinstance(item, dict)}
+    return [before.get(_encoded_key(item, schema), ABSENT) if isinstance(item, dict) else ABSENT for item in items]
+
+
+def _encoded_key(item: dict[str, Any], schema: Schema) -> bytes:
+    return msgspec.json.encode(_map_key(item, schema))
+
+
+def _causes(value: Any, schema: Schema, path: str, old: Any = ABSENT) -> Iterator[Cause]:
+    if old is not ABSENT and value == old:
+        return
     if value is None:
         if not schema.nullable and schema.type:
             yield Cause.wrong_type(path, "null", f'{path} in body must be of type {schema.type}: "null"')
@@ -32,9 +52,9 @@ def _causes(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     if schema.bounds or schema.pattern is not None or schema.format:
         yield from _bound_causes(value, schema, path)
     if isinstance(value, dict):
-        yield from _object_causes(value, schema, path)
+        yield from _object_causes(value, schema, path, old)
     elif isinstance(value, list):
-        yield from _list_causes(value, schema, path)
+        yield from _list_causes(value, schema, path, old)
     yield from _combination_causes(value, schema, path)
 
 
@@ -78,20 +98,22 @@ def _wrong_type(value: Any, schema: Schema, path: str) -> Cause:
     return Cause.wrong_type(where, found, f'{path} in body must be of type {wanted}: "{found}"')
 
 
-def _object_causes(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Cause]:
+def _object_causes(value: dict[str, Any], schema: Schema, path: str, old: Any) -> Iterator[Cause]:
     for name in schema.required:
         if name not in value:
             yield Cause.required(_join(path, name))
     for name, entry in value.items():
         child = schema.child(name)
         if child is not None:
-            yield from _causes(entry, child, _join(path, name))
+            before = old.get(name, ABSENT) if isinstance(old, dict) else ABSENT
+            yield from _causes(entry, child, _join(path, name), before)
 
 
-def _list_causes(value: list[Any], schema: Schema, path: str) -> Iterator[Cause]:
+def _list_causes(value: list[Any], schema: Schema, path: str, old: Any) -> Iterator[Cause]:
     if schema.items is not None:
-        for index, item in enumerate(value):
-            yield from _causes(item, schema.items, f"{path}[{index}]")
+        befores = correlated(value, old, schema)
+        for index, (item, before) in enumerate(zip(value, befores, strict=True)):
+            yield from _causes(item, schema.items, f"{path}[{index}]", before)
     if schema.list_type == "set":
         yield from _duplicate_causes(value, value, path)
     elif schema.list_type == "map":

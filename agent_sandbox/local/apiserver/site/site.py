@@ -20,6 +20,12 @@ from agent_sandbox.local.apiserver.errors import RequestTooLargeError, StatusErr
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo, split_query
 from agent_sandbox.local.apiserver.server import ApiServer
 from agent_sandbox.local.apiserver.site.credentials import SiteCredentials
+from agent_sandbox.local.apiserver.site.upgrade import (
+    choose_protocol,
+    serve_upgrade,
+    token_in_protocols,
+    wants_upgrade,
+)
 
 _PUBLIC = frozenset({"/version", "/healthz", "/livez", "/readyz"})
 _SHUTDOWN_SECONDS = 2.0
@@ -99,6 +105,10 @@ class ApiServerSite:
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         try:
             request = await self._read(incoming)
+            if wants_upgrade(incoming):
+                stream = self._server.prepare_stream(request)
+                if stream is not None:
+                    return await serve_upgrade(incoming, stream, choose_protocol(incoming, stream))
         except StatusError as error:
             return _whole(ApiResponse.json(error.status(), error.code))
         answer = await self._server.handle(request)
@@ -108,7 +118,7 @@ class ApiServerSite:
 
     async def _read(self, incoming: web.BaseRequest) -> ApiRequest:
         headers = {name.lower(): value for name, value in incoming.headers.items()}
-        user = self._authenticate(headers.get("authorization", ""))
+        user = self._authenticate(headers.get("authorization", ""), token_in_protocols(incoming))
         if user is None and incoming.path not in _PUBLIC:
             raise UnauthorizedError
         if (incoming.content_length or 0) > MAX_BODY_BYTES:
@@ -119,7 +129,9 @@ class ApiServerSite:
             incoming.method, incoming.path, query, headers, body, user or UserInfo("system:anonymous", ())
         )
 
-    def _authenticate(self, header: str) -> UserInfo | None:
+    def _authenticate(self, header: str, protocol_token: str | None) -> UserInfo | None:
+        if protocol_token is not None:
+            return self._credentials.authenticate(protocol_token)
         scheme, _, token = header.partition(" ")
         return self._credentials.authenticate(token.strip()) if scheme.lower() == "bearer" else None
 

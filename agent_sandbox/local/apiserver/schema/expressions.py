@@ -1,0 +1,156 @@
+"""CEL expressions: compiled once, run with the functions that Kubernetes offers beside the language's own."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import cel
+
+
+class ExpressionError(Exception):
+    """An expression does not parse, or failed while it ran; the text says where."""
+
+
+class Expression:
+    """A compiled expression."""
+
+    def __init__(self, source: str) -> None:
+        """
+        Raises:
+            ExpressionError: it does not parse.
+        """
+        try:
+            self._program = cel.compile(source)
+        except ValueError as error:
+            raise ExpressionError(str(error)) from error
+        self.uses_old = "oldSelf" in self._program.variables()
+
+    def run(self, variables: dict[str, Any]) -> Any:
+        """The expression's value.
+
+        Raises:
+            ExpressionError: a field is missing, types do not fit, or a function is unknown.
+        """
+        context = cel.Context()
+        for name, function in _FUNCTIONS.items():
+            context.add_function(name, function)
+        for name, value in variables.items():
+            context.add_variable(name, value)
+        try:
+            return self._program.execute(context)
+        except KeyError as error:
+            raise ExpressionError(f"no such key: {error.args[0]}") from error
+        except (RuntimeError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
+            raise ExpressionError(str(error)) from error
+
+
+@lru_cache(maxsize=2048)
+def compile_expression(source: str) -> Expression:
+    """Compile an expression, or take it from the cache.
+
+    Raises:
+        ExpressionError: it does not parse.
+    """
+    return Expression(source)
+
+
+_SUFFIXES: Final = {
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
+    **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", 1)},
+    **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)},
+}
+
+
+def parse_quantity(text: str) -> float:
+    """A resource quantity as a number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]i?|Ki)?)", text)
+    if match is None or (match[3] or "") not in _SUFFIXES:
+        raise ValueError(f"quantities must match the regular expression of a resource quantity: {text!r}")
+    return float(Fraction(match[1] + (match[2] or "")) * _SUFFIXES[match[3] or ""])
+
+
+def _accepts(parse: Callable[[str], Any]) -> Callable[[str], bool]:
+    def accepts(text: str) -> bool:
+        try:
+            parse(text)
+        except ValueError:
+            return False
+        return True
+
+    return accepts
+
+
+def _is_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return bool(parts.scheme or text.startswith("/"))
+
+
+def _substring(text: str, start: int, end: int | None = None) -> str:
+    if start < 0 or start > len(text) or (end is not None and not start <= end <= len(text)):
+        raise ValueError(f"index out of range: {start}")
+    return text[start:end]
+
+
+def _index(of: Any, wanted: Any) -> int:
+    if isinstance(of, str):
+        return of.find(wanted)
+    return next((at for at, entry in enumerate(of) if entry == wanted), -1)
+
+
+def _last_index(of: Any, wanted: Any) -> int:
+    if isinstance(of, str):
+        return of.rfind(wanted)
+    return next((at for at in range(len(of) - 1, -1, -1) if of[at] == wanted), -1)
+
+
+def _find(text: str, pattern: str) -> str:
+    match = re.search(pattern, text)
+    return match[0] if match else ""
+
+
+def _is_sorted(entries: list[Any]) -> bool:
+    return all(first <= second for first, second in pairwise(entries))
+
+
+def _split(text: str, separator: str, limit: int = -1) -> list[str]:
+    if limit == 0:
+        return []
+    return text.split(separator, limit - 1 if limit > 0 else -1)
+
+
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "charAt": lambda text, at: text[at] if 0 <= at < len(text) else "",
+    "compareTo": lambda one, other: (one > other) - (one < other),
+    "find": _find,
+    "findAll": lambda text, pattern: [match[0] for match in re.finditer(pattern, text)],
+    "indexOf": _index,
+    "isCIDR": _accepts(ipaddress.ip_network),
+    "isGreaterThan": lambda one, other: one > other,
+    "isIP": _accepts(ipaddress.ip_address),
+    "isLessThan": lambda one, other: one < other,
+    "isQuantity": _accepts(parse_quantity),
+    "isSorted": _is_sorted,
+    "isURL": _is_url,
+    "join": lambda entries, separator="": separator.join(entries),
+    "lastIndexOf": _last_index,
+    "lowerAscii": lambda text: text.lower(),
+    "quantity": parse_quantity,
+    "replace": lambda text, old, new, count=-1: text.replace(old, new, count),
+    "split": _split,
+    "substring": _substring,
+    "sum": sum,
+    "trim": lambda text: text.strip(),
+    "upperAscii": lambda text: text.upper(),
+}
