@@ -6,6 +6,7 @@ are each in a room of their own; here is only their order.
 
 import gc
 import random
+import ssl
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,16 +20,19 @@ from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.runtime.cache import Cache
 from agent_sandbox.runtime.cached_client import CachedClient
+from agent_sandbox.runtime.certificates import CertificateFiles, CertificateWatcher
 from agent_sandbox.runtime.controller import BoundController, Controller
 from agent_sandbox.runtime.errors import LeadershipLostError
 from agent_sandbox.runtime.events import EventRecorder
 from agent_sandbox.runtime.fence import Fence, FencedTransport
+from agent_sandbox.runtime.introspection import add_introspection
 from agent_sandbox.runtime.leader_election import LeaderElectionOptions, LeaderElector
 from agent_sandbox.runtime.lifecycle import Lifecycle, Runnable
 from agent_sandbox.runtime.loop_lag import LoopLag
 from agent_sandbox.runtime.metered import MeteredTransport
 from agent_sandbox.runtime.metrics import Metrics
-from agent_sandbox.runtime.server import Authorizer, Check, HttpServer, add_health, add_metrics
+from agent_sandbox.runtime.metrics_auth import KubernetesAuthorizer
+from agent_sandbox.runtime.server import Check, HttpServer, add_health, add_metrics
 from agent_sandbox.runtime.watcher import WatchOptions
 
 log = structlog.get_logger(__name__)
@@ -48,7 +52,8 @@ class ManagerOptions:
         metrics_address: ``host:port`` of /metrics, for example ``:8080``; empty serves none. Controller-runtime's
             default is ``:8080``, a library should open no port unasked.
         health_address: ``host:port`` of /healthz and /readyz; may be the same.
-        metrics_authorizer: refuses scrapes, see ``metrics_auth``; None lets everybody.
+        metrics_certificate: serve the metrics address by TLS with this pair, reloaded when it changes.
+        metrics_authorization: ask Kubernetes who may scrape, see ``metrics_auth``; everybody may by default.
         introspection: serve /debug/tasks, /debug/queues and /debug/caches on the health address. Off: it tells names.
         cache_sync_timeout: seconds until unfilled caches are a failure, 120.
         grace: seconds for the whole orderly stop, 30. Kubernetes kills a Pod 30 s after asking it to end, so set
@@ -63,7 +68,8 @@ class ManagerOptions:
     leader_election: LeaderElectionOptions | None = None
     metrics_address: str = ""
     health_address: str = ""
-    metrics_authorizer: Authorizer | None = None
+    metrics_certificate: CertificateFiles | None = None
+    metrics_authorization: bool = False
     introspection: bool = False
     cache_sync_timeout: float = 120.0
     grace: float = 30.0
@@ -223,9 +229,18 @@ class Manager:
     async def _start_servers(self, life: Lifecycle) -> None:
         await life.start("loop lag", LoopLag(self.metrics, clock=self.clock).run, waits_until_ready=False)
         for address, app in self._applications().items():
-            server = HttpServer(address, app)
+            tls = await self._start_certificate(life) if address == self.options.metrics_address else None
+            server = HttpServer(address, app, tls=tls)
             self._servers.append(server)
             await life.start(f"server {address}", server.run)
+
+    async def _start_certificate(self, life: Lifecycle) -> ssl.SSLContext | None:
+        if self.options.metrics_certificate is None:
+            return None
+        watcher = CertificateWatcher(self.options.metrics_certificate, clock=self.clock, metrics=self.metrics)
+        await watcher.load()
+        await life.start("metrics certificate", watcher.run)
+        return watcher.context
 
     async def _start_runnables(self, life: Lifecycle, *, needs_leadership: bool) -> None:
         for name, runnable, needs in self._runnables:
@@ -250,11 +265,15 @@ class Manager:
         apps: dict[str, web.Application] = {}
         if self.options.metrics_address:
             app = apps.setdefault(self.options.metrics_address, web.Application())
-            add_metrics(app, self.registry, self.options.metrics_authorizer)
+            authorization = self.options.metrics_authorization
+            authorizer = KubernetesAuthorizer(self._base, clock=self.clock) if authorization else None
+            add_metrics(app, self.registry, authorizer)
         if self.options.health_address:
             app = apps.setdefault(self.options.health_address, web.Application())
             add_health(app, "/healthz", self.health_checks, {})
             add_health(app, "/readyz", self.readiness_checks, {"leader": self._leader_fact})
+            if self.options.introspection:
+                add_introspection(app, self.describe)
         return apps
 
     def _caches_problem(self) -> str | None:
