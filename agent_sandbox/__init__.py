@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_sandbox.sdk import (
         AsyncCommands,
+        AsyncFiles,
         AsyncProcess,
         AsyncSandbox,
         AsyncSandboxClient,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         ExecutionResult,
         FileEntry,
         FileEvent,
+        Files,
         GatewayTimeoutError,
         Output,
         Process,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncCommands",
+    "AsyncFiles",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxClient",
@@ -72,6 +75,7 @@ __all__ = [
     "ExecutionResult",
     "FileEntry",
     "FileEvent",
+    "Files",
     "GatewayTimeoutError",
     "Output",
     "Process",

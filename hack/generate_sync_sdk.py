@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SDK = ROOT / "agent_sandbox" / "sdk"
 OUT = SDK / "sync"
 # In this order, because a class may only be wrapped by modules that come after its own.
-MODULES = ("process", "commands", "sandbox", "sandboxes", "client")
+MODULES = ("process", "commands", "files", "sandbox", "sandboxes", "client")
 
 HEADER = '''"""{doc}
 

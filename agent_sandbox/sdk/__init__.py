@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         SandboxWarmPoolNotFoundError,
         UnsupportedByRuntimeError,
     )
+    from agent_sandbox.sdk.files import AsyncFiles
     from agent_sandbox.sdk.options import ConnectionOptions
     from agent_sandbox.sdk.process import AsyncProcess
     from agent_sandbox.sdk.results import (
@@ -57,12 +58,14 @@ if TYPE_CHECKING:
     from agent_sandbox.sdk.sandboxes import AsyncSandboxes
     from agent_sandbox.sdk.sync.client import SandboxClient
     from agent_sandbox.sdk.sync.commands import Commands
+    from agent_sandbox.sdk.sync.files import Files
     from agent_sandbox.sdk.sync.process import Process
     from agent_sandbox.sdk.sync.sandbox import Sandbox
     from agent_sandbox.sdk.sync.sandboxes import Sandboxes
 
 __all__ = [
     "AsyncCommands",
+    "AsyncFiles",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxClient",
@@ -73,6 +76,7 @@ __all__ = [
     "ExecutionResult",
     "FileEntry",
     "FileEvent",
+    "Files",
     "GatewayTimeoutError",
     "Output",
     "Process",
@@ -114,6 +118,7 @@ __all__ = [
 # Where the names live that are not errors; every other name of ``__all__`` is one.
 _HOMES: Final = {
     "AsyncCommands": "commands",
+    "AsyncFiles": "files",
     "AsyncProcess": "process",
     "AsyncSandbox": "sandbox",
     "AsyncSandboxClient": "client",
@@ -121,6 +126,7 @@ _HOMES: Final = {
     "Commands": "sync.commands",
     "ConnectionOptions": "options",
     "ExecutionResult": "results",
+    "Files": "sync.files",
     "FileEntry": "results",
     "FileEvent": "results",
     "Output": "results",

@@ -1,8 +1,9 @@
 """What calls return: plain frozen values."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Literal
 
 
@@ -38,6 +39,14 @@ OUTPUT_LIMIT: Final = 10 * 2**20
 
 OutputCallback = Callable[[str], object]
 """Gets output as it comes, decoded; may be an async function."""
+
+
+ProgressCallback = Callable[[int], object]
+"""Gets the number of bytes that were transferred so far; may be an async function."""
+
+
+Source = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
+"""What can be uploaded: content (``str`` is text), a local file (``Path``), or pieces as they come."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +208,11 @@ __all__ = [
     "Output",
     "OutputCallback",
     "ProcessInfo",
+    "ProgressCallback",
     "SandboxInfo",
     "SandboxState",
     "SandboxStatus",
     "SearchMatch",
+    "Source",
     "Terminal",
 ]

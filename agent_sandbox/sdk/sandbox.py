@@ -14,6 +14,7 @@ from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, explain, wai
 from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
+from agent_sandbox.sdk.files import AsyncFiles
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.status import status_of
 from agent_sandbox.sdk.waiting import is_ready_now, wait_for_sandbox
@@ -39,6 +40,7 @@ class AsyncSandbox:
         pod_name: name of its Pod, as far as it was read from the cluster.
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
         commands: runs commands and looks after processes.
+        files: reads and writes files of any size.
     """
 
     def __init__(self, connection: Connection, claim: SandboxClaimView, binding: Binding) -> None:
@@ -52,6 +54,7 @@ class AsyncSandbox:
         self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
         self._wire = Wire(connection.route, lambda: self._target, connection.server_port)
         self.commands: AsyncCommands = AsyncCommands(self._wire)
+        self.files: AsyncFiles = AsyncFiles(self._wire)
 
     async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and

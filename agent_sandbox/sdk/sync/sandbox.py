@@ -13,6 +13,7 @@ from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.sandbox import AsyncSandbox
 from agent_sandbox.sdk.sync.commands import Commands
+from agent_sandbox.sdk.sync.files import Files
 
 
 class Sandbox(Facade[AsyncSandbox]):
@@ -25,6 +26,7 @@ class Sandbox(Facade[AsyncSandbox]):
         pod_name: name of its Pod, as far as it was read from the cluster.
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
         commands: runs commands and looks after processes.
+        files: reads and writes files of any size.
     """
 
     @property
@@ -56,6 +58,11 @@ class Sandbox(Facade[AsyncSandbox]):
     def commands(self) -> Commands:
         """Runs commands and looks after processes."""
         return Commands._around(self._inner.commands)
+
+    @property
+    def files(self) -> Files:
+        """Reads and writes files of any size."""
+        return Files._around(self._inner.files)
 
     def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and
