@@ -1,4 +1,7 @@
-"""A whole small stack in a process of its own, for tests that kill it. Arguments: database, state directory."""
+"""A whole small stack in a process of its own, for tests that kill it.
+
+Arguments: database, state directory, seconds to sleep.
+"""
 
 # ruff: noqa: T201 - it tells its test when it is ready
 import sys
@@ -23,7 +26,7 @@ async def main() -> None:
         client = KubeClient(server.transport())
         node = Node(client, clock=SystemClock(), state_dir=Path(sys.argv[2]))
         await group.start(node.run)
-        container = {"name": "main", "image": "localhost/host", "command": ["sleep", "1000"]}
+        container = {"name": "main", "image": "localhost/host", "command": ["sleep", sys.argv[3]]}
         for name in ("a", "b"):
             await server.create(
                 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
