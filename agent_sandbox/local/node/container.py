@@ -103,7 +103,7 @@ class ContainerRunner:
             began = self._context.clock.monotonic()
             try:
                 ended = await self._run_once()
-            except ContainerError as error:
+            except (ContainerError, OSError, ValueError) as error:
                 if self._did_fail_for_good(error):
                     return
                 pause = self._next_pause(max(pause, self._context.options.restart_backoff / 2))
@@ -129,9 +129,10 @@ class ContainerRunner:
         options = self._context.options
         return min(max(pause * 2, options.restart_backoff), options.restart_backoff_max)
 
-    def _did_fail_for_good(self, error: ContainerError) -> bool:
+    def _did_fail_for_good(self, error: Exception) -> bool:
         """Show why the container cannot be started; True if it will not be tried again."""
-        reason, message = error.reason, str(error)
+        reason = error.reason if isinstance(error, ContainerError) else "CreateContainerError"
+        message = str(error)
         now = self._context.clock.now()
         self._report("Warning", "Failed", f"Error: {message}")
         if reason != "StartError":

@@ -31,11 +31,17 @@ from agent_sandbox.local.node.addresses import BARE_NETWORK, ISOLATED_NETWORK, A
 from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
-from agent_sandbox.local.node.errors import HelperGoneError, StateInUseError
+from agent_sandbox.local.node.errors import (
+    ContainerError,
+    HelperError,
+    HelperGoneError,
+    PodNotRunningError,
+    StateInUseError,
+)
 from agent_sandbox.local.node.events import PodEvents
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
-from agent_sandbox.local.node.pods import NODE_PODS, Pod
+from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
 from agent_sandbox.local.node.runtime import BareRuntime, BubblewrapRuntime, Runtime
@@ -80,7 +86,7 @@ class Node:
         """The way to Pods: its ``socket_factory`` for aiohttp, and ``connect``. Usable while ``run`` runs."""
         self.machine: Machine | None = None
         """What this machine can isolate; None before the trial and where Pods run unisolated."""
-        self._informer: Informer[Pod] = Informer(client, NODE_PODS, clock=clock)
+        self._informer: Informer[StoredPod] = Informer(client, NODE_PODS, clock=clock)
         self._claims = Informer(client, NODE_CLAIMS, clock=clock)
         self._provisioner = ClaimProvisioner(client, clock, self._directory, self._claims.store, self._is_claim_used)
         self._events = PodEvents(client, clock, self.options.name)
@@ -227,7 +233,7 @@ class Node:
 
     # Pods
 
-    def _seen(self, change: Change[Pod]) -> None:
+    def _seen(self, change: Change[StoredPod]) -> None:
         pod = change.new
         if pod is not None:
             self._consider(pod)
@@ -238,9 +244,14 @@ class Node:
         if worker is not None:
             worker.update(None)
 
-    def _consider(self, pod: Pod) -> None:
+    def _consider(self, stored: StoredPod) -> None:
         """Take a Pod that is ours, bind one that is nobody's; never waits."""
-        uid = pod.metadata.uid
+        uid = stored.metadata.uid
+        try:
+            pod = stored.decode()
+        except msgspec.ValidationError as error:
+            self._complain(stored, f"the Pod's spec cannot be read: {error}")
+            return
         if uid in self._workers:
             worker = self._workers[uid]
             if worker is not None:
@@ -254,6 +265,11 @@ class Node:
         elif not pod.spec.node_name and not pod.metadata.deleting and pod.status.phase not in _ENDED:
             self._workers[uid] = None
             self._tasks.start_soon(self._bind, pod, name=f"bind {pod.key}")
+
+    def _complain(self, stored: StoredPod, message: str) -> None:
+        if self._refused.get(stored.metadata.uid) != message:
+            self._refused[stored.metadata.uid] = message
+            self._events.report(Pod(stored.metadata), "Warning", "FailedScheduling", message)
 
     async def _bind(self, pod: Pod) -> None:
         uid = pod.metadata.uid
@@ -313,8 +329,11 @@ class Node:
         if latest is None or latest.metadata.uid != uid:
             worker.update(None)
         elif latest.metadata.deleting:
-            worker.update(latest)
-        await worker.run()
+            worker.update(latest.decode())
+        try:
+            await worker.run()
+        except* (ContainerError, HelperError, PodNotRunningError, OSError) as group:
+            log.error("a pod's worker failed; the pod is left as it is", pod=pod.key, exc_info=group)
         self._addresses.give_back(record.address)
         self._records.pop(uid, None)
         del self._workers[uid]

@@ -6,7 +6,7 @@ import msgspec
 
 from agent_sandbox_api.core.kinds import PodStatusView
 from agent_sandbox_api.resource import Resource
-from agent_sandbox_api.views import MetaView
+from agent_sandbox_api.views import MetaView, raw_object
 
 _Object = dict[str, Any]
 
@@ -216,4 +216,30 @@ class Pod(msgspec.Struct, rename="camel", frozen=True):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
 
-NODE_PODS: Final[Resource[Pod]] = Resource("", "v1", "pods", "Pod", Pod)
+class StoredPod(msgspec.Struct, frozen=True):
+    """A Pod as the informer keeps it: its spec stays JSON, so that one odd Pod cannot stop the watch of all."""
+
+    metadata: MetaView
+    spec: msgspec.Raw = msgspec.Raw(b"{}")
+    status: PodStatusView = PodStatusView()
+
+    def decode(self) -> Pod:
+        """The whole Pod.
+
+        Raises:
+            msgspec.ValidationError: the spec has a field of a wrong type; the message names it.
+        """
+        spec = msgspec.convert(_without_nulls(raw_object(self.spec)), PodSpec)
+        return Pod(self.metadata, spec, self.status)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Null is the same as absent, as in every Kubernetes object."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
+
+
+NODE_PODS: Final[Resource[StoredPod]] = Resource("", "v1", "pods", "Pod", StoredPod)

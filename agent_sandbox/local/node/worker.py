@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
@@ -20,7 +21,7 @@ from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts, write_own_files
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts
-from agent_sandbox.local.node.errors import ContainerError, HelperGoneError
+from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
 from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
 from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
@@ -115,20 +116,24 @@ class PodWorker:
     async def _prepare(self) -> PodParts:
         """Network, files and volumes; tries again for as long as something it names does not exist."""
         directory = self._context.directory
-        await anyio.to_thread.run_sync(directory.create_pod, self.record)
-        await self._context.network.create(self.record.uid, self.record.address)
-        self._has_network = True
         complained = ""
         while True:
             try:
+                await anyio.to_thread.run_sync(directory.create_pod, self.record)
+                await self._make_network()
                 return await self._make_parts(directory.pod(self.record.uid) / "files")
-            except (ContainerError, KubeError) as error:
+            except (ContainerError, HelperError, KubeError, OSError, ValueError) as error:
                 reason = getattr(error, "reason", "")
                 if str(error) != complained:
                     complained = str(error)
                     self._context.report(self.pod, "Warning", "FailedMount", complained)
                     self._wait_all(reason if isinstance(error, ContainerError) else "ContainerCreating", complained)
             await self._context.clock.sleep(_RETRY)
+
+    async def _make_network(self) -> None:
+        if not self._has_network:
+            await self._context.network.create(self.record.uid, self.record.address)
+            self._has_network = True
 
     def _wait_all(self, reason: str, message: str) -> None:
         for name, state in self._states.items():
@@ -230,7 +235,10 @@ class PodWorker:
     async def _drop_network(self) -> None:
         if self._has_network:
             self._has_network = False
-            await self._context.network.delete(self.record.uid)
+            try:
+                await self._context.network.delete(self.record.uid)
+            except HelperError as error:
+                log.error("network of a pod not removed", pod=self.pod.key, error=str(error))
 
     async def _remove(self) -> None:
         """Remove what is left on this machine, then the object: who sees it gone may rely on that."""
@@ -316,7 +324,7 @@ class PodWorker:
             log.warning("status not written yet", pod=self.pod.key, error=str(error))
             return False
         self._written = status
-        self.update(written)
+        self.update(msgspec.structs.replace(self.pod, metadata=written.metadata, status=written.status))
         return True
 
 
