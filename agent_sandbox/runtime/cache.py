@@ -15,6 +15,7 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.runtime.errors import CacheSyncError
 from agent_sandbox.runtime.informer import Informer, InformerOptions
+from agent_sandbox.runtime.metrics import Metrics
 from agent_sandbox.runtime.watcher import WatchOptions
 from agent_sandbox_api.resource import Resource, V
 
@@ -34,6 +35,7 @@ class Cache:
         random: random.Random | None = None,
         namespaces: Collection[str] | None = None,
         watch: WatchOptions | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """
         Args:
@@ -42,12 +44,14 @@ class Cache:
             random: spreads them.
             namespaces: follow namespaced kinds in these only, which needs no cluster-wide rights; None follows all.
             watch: how the watchers talk to the server.
+            metrics: where the informers' metrics go.
         """
         self._client = client
         self._clock = clock
         self._random = random
         self._namespaces = namespaces
         self._watch = watch or WatchOptions()
+        self._metrics = metrics
         self._informers: dict[tuple[Resource[Any], str, str], Informer[Any]] = {}
         # The group in which informers run; None before run() and after it.
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -64,7 +68,9 @@ class Cache:
             namespaces=self._namespaces if resource.namespaced else None,
             watch=self._watch,
         )
-        informer = Informer(self._client, resource, clock=self._clock, random=self._random, options=options)
+        informer = Informer(
+            self._client, resource, clock=self._clock, random=self._random, options=options, metrics=self._metrics
+        )
         self._informers[key] = informer
         if self._tasks is not None:
             self._tasks.start_soon(informer.run, name=f"informer {resource}")

@@ -16,6 +16,7 @@ import structlog
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient, parse_selector
 from agent_sandbox.runtime.errors import InformerStoppedError
+from agent_sandbox.runtime.metrics import Metrics
 from agent_sandbox.runtime.store import Change, IndexFunction, Store, StoreWriter
 from agent_sandbox.runtime.watcher import State, Watcher, WatchOptions
 from agent_sandbox_api.resource import Resource, V
@@ -81,6 +82,7 @@ class Informer(Generic[V]):
         clock: Clock,
         random: random.Random | None = None,
         options: InformerOptions[V] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.resource = resource
         self.options: InformerOptions[V] = options or InformerOptions()
@@ -98,6 +100,9 @@ class Informer(Generic[V]):
         self._synced = anyio.Event()
         # True once run() has ended: whoever waits for a sync then would wait for ever.
         self._did_stop = False
+        self._metrics = metrics.informer(resource) if metrics is not None else None
+        if self._metrics is not None:
+            self._metrics.follow(lambda: self.progress)
         self._watchers = [self._watcher(client, scope) for scope in sorted(self._unsynced)]
 
     @property
@@ -212,8 +217,11 @@ class Informer(Generic[V]):
 
     def _tell(self, changes: list[Change[V]]) -> None:
         for change in changes:
+            began = self._clock.monotonic()
             for handler in self._handlers:
                 self._call(handler, change)
+            if self._metrics is not None:
+                self._metrics.seconds.observe(self._clock.monotonic() - began)
 
     def _call(self, handler: Handler[V], change: Change[V]) -> None:
         try:

@@ -118,6 +118,7 @@ class Manager:
             random=self._random,
             namespaces=self.options.namespaces,
             watch=self.options.watch,
+            metrics=self.metrics,
         )
         self._fence = Fence(clock=self.clock)
         self._elector = self._make_elector()

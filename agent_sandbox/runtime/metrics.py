@@ -6,10 +6,12 @@ process do not meet.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from agent_sandbox_api.resource import Resource
 
 # Go's client library has no `_created` series; ours would show up as unknown metrics in every dashboard.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library ships it so
@@ -136,6 +138,10 @@ class Metrics:
         """The metrics of one controller, all at zero."""
         return ControllerMetrics(self, name, workers)
 
+    def informer(self, resource: Resource[Any]) -> "InformerMetrics":
+        """The metrics of one informer."""
+        return InformerMetrics(self, resource)
+
     def queue(self, name: str) -> "QueueMetrics":
         """The metrics of one controller's queue, all at zero."""
         return QueueMetrics(self, name)
@@ -153,6 +159,21 @@ class ControllerMetrics:
         self.seconds = metrics.reconcile_time.labels(name)
         self.active = metrics.active_workers.labels(name)
         metrics.max_workers.labels(name).set(workers)
+
+
+class InformerMetrics:
+    """One informer's children of the families."""
+
+    def __init__(self, metrics: Metrics, resource: Resource[Any]) -> None:
+        labels = (str(resource), resource.group, resource.version, resource.plural)
+        # Handlers run as part of each change, so nothing ever waits for them; the gauge exists for dashboards.
+        metrics.informer_queued.labels(*labels).set(0)
+        self.seconds = metrics.informer_latency.labels(*labels)
+        self._version = metrics.informer_version.labels(*labels)
+
+    def follow(self, progress: Callable[[], int]) -> None:
+        """Ask for the store's version at every scrape."""
+        self._version.set_function(lambda: float(progress()))
 
 
 class QueueMetrics:
