@@ -195,8 +195,7 @@ def test_the_server_fills_in_the_defaults(cluster: Kubernetes, namespace: str) -
 
 
 def test_an_unknown_field_is_refused_by_strict_validation(cluster: Kubernetes, namespace: str) -> None:
-    document = sandbox()
-    document["spec"]["podTemplate"]["spec"] = {**POD["spec"], "contaniers": []}
+    document = sandbox(podTemplate={"spec": {**POD["spec"], "contaniers": []}})
     assert 'unknown field "spec.podTemplate.spec.contaniers"' in refusal(cluster, namespace, document)
 
 
