@@ -76,24 +76,37 @@ def use_sandbox(stages: Stages) -> None:
 
 
 def main() -> None:
-    """Start the stack, use it, remove it."""
-    stages = Stages()
+    """Start the stack, use it, remove it; if something fails, keep what there is to look at."""
     began = time.perf_counter()
+    stages = Stages()
     agent_sandbox("local", "down", *STACK, "--purge", "--quiet")
     try:
-        with stages.stage("start control plane, node, controllers and router"):
-            agent_sandbox("local", "up", *STACK, "--background", "--api-port", "0", "--router-port", "0", "--quiet")
-        os.environ["AGENT_SANDBOX_STACK"] = "demo"
-        with stages.stage("apply a template and a warm pool, wait until it is filled"):
-            samples = REPOSITORY / "config" / "samples"
-            agent_sandbox("apply", "-f", str(samples / "sandboxtemplate.yaml"), "--quiet")
-            agent_sandbox("apply", "-f", str(samples / "sandboxwarmpool.yaml"), "--wait", "--quiet")
-        use_sandbox(stages)
-    finally:
-        with stages.stage("remove everything"):
-            agent_sandbox("local", "down", *STACK, "--purge", "--quiet")
+        run_demo(stages)
+    except KeyboardInterrupt:
+        agent_sandbox("local", "down", *STACK, "--purge", "--quiet")
+        raise SystemExit("\nInterrupted; everything is removed.") from None
+    except (Exception, SystemExit) as error:
+        agent_sandbox("local", "down", *STACK, "--quiet")
+        say(f"\nThe demo failed: {error}\nIts objects and its log are kept.")
+        say("  look:    agent-sandbox local up --background --name demo; agent-sandbox local status --name demo")
+        say("  remove:  agent-sandbox local down --name demo --purge")
+        raise SystemExit(1) from None
+    with stages.stage("remove everything"):
+        agent_sandbox("local", "down", *STACK, "--purge", "--quiet")
     stages.report()
     say(f"\nDone in {time.perf_counter() - began:.1f} s. Next: README.md, “Five minutes”.")
+
+
+def run_demo(stages: Stages) -> None:
+    """Everything between an empty machine and a machine to clean."""
+    with stages.stage("start control plane, node, controllers and router"):
+        agent_sandbox("local", "up", *STACK, "--background", "--api-port", "0", "--router-port", "0", "--quiet")
+    os.environ["AGENT_SANDBOX_STACK"] = "demo"
+    with stages.stage("apply a template and a warm pool, wait until it is filled"):
+        samples = REPOSITORY / "config" / "samples"
+        files = ("-f", str(samples / "sandboxtemplate.yaml"), "-f", str(samples / "sandboxwarmpool.yaml"))
+        agent_sandbox("apply", *files, "--wait", "--quiet")
+    use_sandbox(stages)
 
 
 if __name__ == "__main__":

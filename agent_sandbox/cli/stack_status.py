@@ -6,6 +6,7 @@ from agent_sandbox.kube import KubeClient, KubeError, connect_to
 from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.state import find_running_stack
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 from agent_sandbox_api.views import is_condition_true
 
@@ -47,6 +48,7 @@ async def _count(client: KubeClient) -> Facts:
         "readySandboxes": sum(is_condition_true(one.status.conditions, "Ready") for one in sandboxes),
         "claims": len(claims),
         "readyClaims": sum(is_condition_true(one.status.conditions, "Ready") for one in claims),
+        "pods": len((await client.list(PODS)).items),
         "warmPools": len(pools),
         "templates": len((await client.list(SANDBOX_TEMPLATES)).items),
     }
@@ -69,7 +71,7 @@ def describe(facts: Facts) -> str:
     else:
         count = facts["objects"]
         lines += [
-            f"  sandboxes   {count['readySandboxes']} of {count['sandboxes']} ready",
+            f"  sandboxes   {count['readySandboxes']} of {count['sandboxes']} ready, in {count['pods']} Pods",
             f"  claims      {count['readyClaims']} of {count['claims']} ready",
             f"  templates   {count['templates']}, warm pools {count['warmPools']}",
         ]

@@ -92,8 +92,9 @@ class StateDirectory:
 
     def purge(self) -> None:
         """Remove everything. Call it only while no stack owns the directory."""
-        if self.root.exists():
-            shutil.rmtree(self.root)
+        if not self.root.exists():
+            return
+        shutil.rmtree(self.root)
         # Our own folder of stacks goes with the last of them; anybody else's stays.
         if self.root.parent.name == "agent-sandbox" and not any(self.root.parent.iterdir()):
             self.root.parent.rmdir()

@@ -16,6 +16,7 @@ import pytest
 from agent_sandbox.local.directory import StateDirectory
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+REPOSITORY = Path(__file__).resolve().parents[2]
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
@@ -32,20 +33,29 @@ def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run: R
     assert "0 files of anybody's home" in said
 
 
-def test_a_killed_stack_comes_back_with_its_objects_and_its_sandboxes(run: Run, environment: dict[str, str]) -> None:
-    """After kill -9 the next `up` finds the objects, the sandboxes become Ready again, and no Pod is doubled."""
-    run(*UP)
-    run("agent-sandbox", "apply", "-f", "config/samples", "--wait")
-    before = json.loads(run("agent-sandbox", "local", "status", "-o", "json").stdout)["objects"]
+def test_a_stack_killed_during_the_demo_comes_back_with_its_sandboxes(run: Run, environment: dict[str, str]) -> None:
+    """After kill -9 in the middle the next `up` finds the objects, all sandboxes become Ready, no Pod is doubled."""
+    demo = subprocess.Popen(
+        [sys.executable, "-u", "hack/demo.py"], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert demo.stdout is not None
+    with demo.stdout:
+        for line in demo.stdout:
+            if "says  42" in line:
+                kill_stack(Path(environment["HOME"]) / ".local/state/agent-sandbox/demo")
+                break
+        said = demo.stdout.read()
+    assert demo.wait() == 1
+    assert "agent-sandbox local up --background --name demo" in said
+    assert run("agent-sandbox", "local", "status", "--name", "demo", check=False).returncode == 3
 
-    kill_stack(Path(environment["HOME"]) / ".local/state/agent-sandbox/default")
-    assert run("agent-sandbox", "local", "status", check=False).returncode == 3
-    run(*UP)
-    run("agent-sandbox", "apply", "-f", "config/samples", "--wait")
+    run(*UP, "--name", "demo")
+    environment["AGENT_SANDBOX_STACK"] = "demo"
+    run("agent-sandbox", "apply", "-f", "config/samples/sandboxwarmpool.yaml", "--wait")
 
-    after = json.loads(run("agent-sandbox", "local", "status", "-o", "json").stdout)["objects"]
-    assert after == before
-    assert after["readySandboxes"] == after["sandboxes"] > 0
+    objects = json.loads(run("agent-sandbox", "local", "status", "-o", "json").stdout)["objects"]
+    assert objects["claims"] == objects["readyClaims"] == 1
+    assert objects["sandboxes"] == objects["readySandboxes"] == objects["pods"] == 3
 
 
 def kill_stack(state: Path) -> None:
