@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,16 +24,18 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def environment_of(home: Path) -> dict[str, str]:
     """What a login shell of a fresh user would have."""
+    temporary = home.with_name("tmp")
     home.mkdir()
+    temporary.mkdir()
     kept = {key: os.environ[key] for key in ("LANG", "TERM") if key in os.environ}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**kept, "PATH": path, "HOME": str(home), "TMPDIR": tempfile.gettempdir()}
+    return {**kept, "PATH": path, "HOME": str(home), "TMPDIR": str(temporary)}
 
 
 @pytest.fixture
 def clean(environment: dict[str, str]) -> Iterator[None]:
-    """Fail the test if it leaves a process, a mount, an interface, or a file in the temporary directory."""
-    place = Path(tempfile.gettempdir())
+    """Fail the test if it leaves a process, a mount, an interface, or a temporary file."""
+    place = Path(environment["TMPDIR"])
     before = take_footprint(place)
     yield
     assert take_footprint(place).appeared_since(before) == {}
