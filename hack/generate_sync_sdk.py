@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SDK = ROOT / "agent_sandbox" / "sdk"
 OUT = SDK / "sync"
 # In this order, because a class may only be wrapped by modules that come after its own.
-MODULES = ("process", "commands", "files", "sandbox", "sandboxes", "client")
+MODULES = ("process", "commands", "files", "ports", "sandbox", "sandboxes", "client", "computer_use")
 
 HEADER = '''"""{doc}
 
@@ -90,6 +90,7 @@ class Writer:
         self.lines += [
             "from collections.abc import Callable, Iterable, Iterator",
             "from contextlib import AbstractContextManager",
+            "from typing import ClassVar",
             "from agent_sandbox.sdk.facade import ContextFacade, Facade, in_threads",
         ]
         for name, module in self.homes.items():
@@ -107,7 +108,9 @@ class Writer:
         self.lines.append(f"\n\nclass {name}({', '.join(bases)}):")
         self.docstring(node, 1)
         if parents:
-            self.lines.append(f"    _inner: {node.name}\n")
+            self.lines.append(f"    _inner: {node.name}")
+        if parents or "__aenter__" in methods:
+            self.lines.append(f"    _core: ClassVar[type[{node.name}]] = {node.name}\n")
         if "__init__" in methods and "__aenter__" in methods:
             self.constructor(node, methods["__init__"])
         self.attributes(node, methods.get("__init__"))
@@ -124,7 +127,7 @@ class Writer:
     def constructor(self, node: ast.ClassDef, method: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.lines.append(f"    def __init__({signature(method)}) -> None:")
         self.docstring(method, 2)
-        self.lines.append(f"        self._inner = {node.name}({', '.join(forwarded(method))})\n")
+        self.lines.append(f"        self._inner = self._core({', '.join(forwarded(method))})\n")
 
     def attributes(self, node: ast.ClassDef, init: ast.FunctionDef | ast.AsyncFunctionDef | None) -> None:
         for name, annotation in attributes_of(node, init).items():

@@ -70,9 +70,11 @@ class PortForwarder:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._tasks.cancel_scope.cancel()
-        return await self._tasks.__aexit__(kind, error, trace)
+        # The error of the block is not shown to the task group, which would wrap it in a group: nobody who uses a
+        # tunnel expects that. It leaves as it is, because nothing is returned here.
+        await self._tasks.__aexit__(None, None, None)
 
     async def dial(self, namespace: str, pod: str, port: int) -> socket.socket:
         """A connected, non-blocking socket to that port.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from agent_sandbox.sdk.client import AsyncSandboxClient
     from agent_sandbox.sdk.commands import AsyncCommands
+    from agent_sandbox.sdk.computer_use import AsyncComputerUseExtension
     from agent_sandbox.sdk.errors import (
         CommandTimeoutError,
         GatewayTimeoutError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from agent_sandbox.sdk.files import AsyncFiles
     from agent_sandbox.sdk.options import ConnectionOptions
+    from agent_sandbox.sdk.ports import AsyncPorts
     from agent_sandbox.sdk.process import AsyncProcess
     from agent_sandbox.sdk.results import (
         ExecutionResult,
@@ -58,20 +60,29 @@ if TYPE_CHECKING:
     from agent_sandbox.sdk.sandboxes import AsyncSandboxes
     from agent_sandbox.sdk.sync.client import SandboxClient
     from agent_sandbox.sdk.sync.commands import Commands
+    from agent_sandbox.sdk.sync.computer_use import ComputerUseExtension
+    from agent_sandbox.sdk.sync.computer_use import ComputerUseExtension as ComputerUseSandbox
+    from agent_sandbox.sdk.sync.computer_use import ComputerUseExtension as ComputerUseSandboxClient
     from agent_sandbox.sdk.sync.files import Files
+    from agent_sandbox.sdk.sync.ports import Ports
     from agent_sandbox.sdk.sync.process import Process
     from agent_sandbox.sdk.sync.sandbox import Sandbox
     from agent_sandbox.sdk.sync.sandboxes import Sandboxes
 
 __all__ = [
     "AsyncCommands",
+    "AsyncComputerUseExtension",
     "AsyncFiles",
+    "AsyncPorts",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AsyncSandboxes",
     "CommandTimeoutError",
     "Commands",
+    "ComputerUseExtension",
+    "ComputerUseSandbox",
+    "ComputerUseSandboxClient",
     "ConnectionOptions",
     "ExecutionResult",
     "FileEntry",
@@ -79,6 +90,7 @@ __all__ = [
     "Files",
     "GatewayTimeoutError",
     "Output",
+    "Ports",
     "Process",
     "ProcessInfo",
     "RequestTimeoutError",
@@ -118,7 +130,11 @@ __all__ = [
 # Where the names live that are not errors; every other name of ``__all__`` is one.
 _HOMES: Final = {
     "AsyncCommands": "commands",
+    "AsyncComputerUseExtension": "computer_use",
     "AsyncFiles": "files",
+    "AsyncPorts": "ports",
+    "ComputerUseExtension": "sync.computer_use",
+    "Ports": "sync.ports",
     "AsyncProcess": "process",
     "AsyncSandbox": "sandbox",
     "AsyncSandboxClient": "client",
@@ -143,10 +159,15 @@ _HOMES: Final = {
 }
 
 
+# What the Go project's Python clients of December 2025 and of today call it.
+_ALIASES: Final = {"ComputerUseSandbox": "ComputerUseExtension", "ComputerUseSandboxClient": "ComputerUseExtension"}
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    name_here = _ALIASES.get(name, name)
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name_here, 'errors')}"), name_here)
     globals()[name] = value
     return value
 

@@ -11,10 +11,13 @@ import aiohttp
 
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.sdk.claims import ClaimRequest
+from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection, open_connection
 from agent_sandbox.sdk.errors import SandboxCleanupError, SandboxNotReadyError
+from agent_sandbox.sdk.files import AsyncFiles
 from agent_sandbox.sdk.making import make_sandbox
 from agent_sandbox.sdk.options import ConnectionOptions, Mode
+from agent_sandbox.sdk.ports import AsyncPorts
 from agent_sandbox.sdk.results import ExecutionResult
 from agent_sandbox.sdk.sandbox import AsyncSandbox
 from agent_sandbox.sdk.signals import termination_guard
@@ -204,6 +207,21 @@ class AsyncSandboxClient:
             SandboxNotReadyError: outside the block.
         """
         return self._open_sandbox()
+
+    @property
+    def commands(self) -> AsyncCommands:
+        """See ``AsyncSandbox.commands``."""
+        return self._open_sandbox().commands
+
+    @property
+    def files(self) -> AsyncFiles:
+        """See ``AsyncSandbox.files``."""
+        return self._open_sandbox().files
+
+    @property
+    def ports(self) -> AsyncPorts:
+        """See ``AsyncSandbox.ports``."""
+        return self._open_sandbox().ports
 
     async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """See ``AsyncSandbox.run``."""

@@ -131,11 +131,11 @@ async def open_route(
             from agent_sandbox.sdk.tunnel import open_tunnel
 
             connector = await stack.enter_async_context(open_tunnel(kube, options))
-            session = await stack.enter_async_context(_session(options, connector=connector))
+            session = await stack.enter_async_context(make_session(options, connector=connector))
             url = f"http://{ROUTER_SERVICE}.{options.router_namespace}"
         else:
             given = options.session
-            session = given if given is not None else await stack.enter_async_context(_session(options))
+            session = given if given is not None else await stack.enter_async_context(make_session(options))
             if mode == "pod":
                 yield PodRoute(session, dict(options.headers)), None
                 return
@@ -175,17 +175,21 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _session(options: ConnectionOptions, **more: Any) -> aiohttp.ClientSession:
+def make_session(options: ConnectionOptions, **more: Any) -> aiohttp.ClientSession:
+    """A session that keeps the promises of ``Wire``; the caller closes it."""
     if "connector" not in more:
         # No limit: a sandbox may run as many commands at once as its agent wants, and each holds a connection.
         more["connector"] = aiohttp.TCPConnector(limit=0, ssl=options.tls if options.tls is not None else True)
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),  # sandboxes share a host name here and must not share cookies
         trust_env=options.trust_env,
         proxy=options.proxy,
         headers={"User-Agent": "agent-sandbox-python"},
         **more,
     )
+    # aiohttp sends PUT and DELETE a second time when a kept connection breaks under them; here nothing is sent twice.
+    session._retry_connection = False  # noqa: SLF001 - there is no public switch
+    return session
 
 
 def _constant_headers(options: ConnectionOptions, record: StackRecord | None) -> dict[str, str]:

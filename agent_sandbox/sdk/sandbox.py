@@ -15,7 +15,9 @@ from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
 from agent_sandbox.sdk.files import AsyncFiles
+from agent_sandbox.sdk.ports import AsyncPorts, PodReference
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
+from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.status import status_of
 from agent_sandbox.sdk.waiting import is_ready_now, wait_for_sandbox
 from agent_sandbox.sdk.wire import Target, Wire
@@ -41,6 +43,7 @@ class AsyncSandbox:
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
         commands: runs commands and looks after processes.
         files: reads and writes files of any size.
+        ports: reaches what listens in the sandbox.
     """
 
     def __init__(self, connection: Connection, claim: SandboxClaimView, binding: Binding) -> None:
@@ -55,6 +58,12 @@ class AsyncSandbox:
         self._wire = Wire(connection.route, lambda: self._target, connection.server_port)
         self.commands: AsyncCommands = AsyncCommands(self._wire)
         self.files: AsyncFiles = AsyncFiles(self._wire)
+        self.ports: AsyncPorts = AsyncPorts(connection, self._wire, lambda: self._target, self._pod)
+
+    @property
+    def wire(self) -> Wire:
+        """HTTP to the runtime in the sandbox, for what this package has no method for."""
+        return self._wire
 
     async def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and
@@ -201,10 +210,9 @@ class AsyncSandbox:
         ends the heartbeat, and the next use of the sandbox says so.
         """
         await self.extend(ttl)
-        async with anyio.create_task_group() as tasks:
+        async with background_tasks() as tasks:
             tasks.start_soon(self._beat, ttl, name=f"heartbeat of {self.claim_name}")
             yield
-            tasks.cancel_scope.cancel()
 
     async def _beat(self, ttl: float) -> None:
         while True:
@@ -232,6 +240,10 @@ class AsyncSandbox:
             SandboxCleanupError: it still exists.
         """
         await delete_claim(self._connection.kube, self._claim)
+
+    async def _pod(self) -> PodReference:
+        await self.refresh()
+        return PodReference(self.namespace, self.pod_name)
 
     def _bind(self, binding: Binding) -> None:
         self.sandbox_name = binding.sandbox_name

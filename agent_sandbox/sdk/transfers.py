@@ -34,6 +34,9 @@ PART: Final = 8 * 2**20
 ATTEMPTS: Final = 5
 """Broken connections in a row, without any progress between them, after which a transfer gives up."""
 
+CONFLICT: Final = 409
+"""The status of a part at another place than the sandbox expects, as when it arrived twice."""
+
 _IDLE_SECONDS: Final = 60.0
 _PART_SECONDS: Final = 300.0
 _PAUSE: Final = 0.3
@@ -157,7 +160,9 @@ class Upload:
             self._add_to_digest(part, offset)
             try:
                 await self._send_part(part, offset, last=last)
-            except _BROKEN:
+            except (*_BROKEN, SandboxRequestError) as error:
+                if isinstance(error, SandboxRequestError) and error.status != CONFLICT:
+                    raise
                 known = await self._known_offset(last=last)
                 failures = 0 if known > offset else failures + 1
                 if failures >= ATTEMPTS:

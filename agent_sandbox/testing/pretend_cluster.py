@@ -55,6 +55,7 @@ class PretendCluster:
         workspace: its root.
         answer: decides the Ready condition of a new claim: keywords of ``ready_condition``, or None for silence.
         requests: headers of the requests that the daemon got.
+        pod_ip: address of every Pod.
     """
 
     api: InMemoryApiServer
@@ -63,6 +64,7 @@ class PretendCluster:
     workspace: Path
     answer: Callable[[SandboxClaimView], dict[str, str] | None]
     requests: list[dict[str, str]] = field(default_factory=list)
+    pod_ip: str = "10.0.0.1"
 
     async def claim_names(self) -> list[str]:
         """The claims that exist."""
@@ -74,7 +76,7 @@ class PretendCluster:
         status = {
             "conditions": [ready_condition(meta.generation, **condition)],
             "sandboxName": f"box-of-{meta.name}",
-            "sandbox": {"name": f"box-of-{meta.name}", "podIPs": ["10.0.0.1"]},
+            "sandbox": {"name": f"box-of-{meta.name}", "podIPs": [self.pod_ip]},
         }
         await self.kube.patch(
             SANDBOX_CLAIMS, meta.name, MergePatch({"status": status}), meta.namespace, subresource="status"
@@ -105,7 +107,9 @@ class PretendCluster:
             "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}},
         }
         try:
-            await self.kube.create(SANDBOXES, sandbox, meta.namespace)
+            made = await self.kube.create(SANDBOXES, sandbox, meta.namespace)
+            status = MergePatch({"status": {"podIPs": [self.pod_ip]}})
+            await self.kube.patch(SANDBOXES, made.metadata.name, status, meta.namespace, subresource="status")
             await self.set_ready(claim, **condition)
         except NotFoundError:
             return  # deleted meanwhile

@@ -9,6 +9,7 @@ Generated from ``agent_sandbox/sdk/client.py`` by ``hack/generate_sync_sdk.py``;
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import aiohttp
 
@@ -17,6 +18,9 @@ from agent_sandbox.sdk.client import AsyncSandboxClient
 from agent_sandbox.sdk.facade import ContextFacade
 from agent_sandbox.sdk.options import Mode
 from agent_sandbox.sdk.results import ExecutionResult
+from agent_sandbox.sdk.sync.commands import Commands
+from agent_sandbox.sdk.sync.files import Files
+from agent_sandbox.sdk.sync.ports import Ports
 from agent_sandbox.sdk.sync.sandbox import Sandbox
 
 
@@ -48,6 +52,8 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
         session: the aiohttp session in use; None outside the block.
         port_forward_process: always None: the tunnel is part of this process.
     """
+
+    _core: ClassVar[type[AsyncSandboxClient]] = AsyncSandboxClient
 
     def __init__(
         self,
@@ -116,7 +122,7 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             trust_env: take the proxy from the environment.
             session: an aiohttp session to use and to leave open.
         """
-        self._inner = AsyncSandboxClient(
+        self._inner = self._core(
             template_name,
             namespace,
             gateway_name,
@@ -232,6 +238,21 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             SandboxNotReadyError: outside the block.
         """
         return Sandbox._around(self._inner.sandbox)
+
+    @property
+    def commands(self) -> Commands:
+        """See ``Sandbox.commands``."""
+        return Commands._around(self._inner.commands)
+
+    @property
+    def files(self) -> Files:
+        """See ``Sandbox.files``."""
+        return Files._around(self._inner.files)
+
+    @property
+    def ports(self) -> Ports:
+        """See ``Sandbox.ports``."""
+        return Ports._around(self._inner.ports)
 
     def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """See ``Sandbox.run``."""

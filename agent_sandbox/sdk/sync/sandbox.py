@@ -14,6 +14,8 @@ from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.sandbox import AsyncSandbox
 from agent_sandbox.sdk.sync.commands import Commands
 from agent_sandbox.sdk.sync.files import Files
+from agent_sandbox.sdk.sync.ports import Ports
+from agent_sandbox.sdk.wire import Wire
 
 
 class Sandbox(Facade[AsyncSandbox]):
@@ -27,6 +29,7 @@ class Sandbox(Facade[AsyncSandbox]):
         annotations: annotations of the Sandbox, as far as they were read from the cluster.
         commands: runs commands and looks after processes.
         files: reads and writes files of any size.
+        ports: reaches what listens in the sandbox.
     """
 
     @property
@@ -63,6 +66,16 @@ class Sandbox(Facade[AsyncSandbox]):
     def files(self) -> Files:
         """Reads and writes files of any size."""
         return Files._around(self._inner.files)
+
+    @property
+    def ports(self) -> Ports:
+        """Reaches what listens in the sandbox."""
+        return Ports._around(self._inner.ports)
+
+    @property
+    def wire(self) -> Wire:
+        """HTTP to the runtime in the sandbox, for what this package has no method for."""
+        return self._inner.wire
 
     def run(self, command: str, timeout: float | None = 60) -> ExecutionResult:
         """Run a command and wait for its end. It is split as a shell would, but there is no shell: for pipes and

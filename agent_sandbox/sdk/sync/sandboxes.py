@@ -8,7 +8,7 @@ Generated from ``agent_sandbox/sdk/sandboxes.py`` by ``hack/generate_sync_sdk.py
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from agent_sandbox.sdk.facade import ContextFacade, in_threads
 from agent_sandbox.sdk.options import ConnectionOptions
@@ -35,13 +35,15 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         namespace: where sandboxes are made and looked for.
     """
 
+    _core: ClassVar[type[AsyncSandboxes]] = AsyncSandboxes
+
     def __init__(self, namespace: str = "default", options: ConnectionOptions | None = None) -> None:
         """
         Args:
             namespace: where sandboxes are made and looked for.
             options: how to reach the cluster and its sandboxes; by default whatever is there.
         """
-        self._inner = AsyncSandboxes(namespace, options)
+        self._inner = self._core(namespace, options)
 
     @property
     def namespace(self) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 from agent_sandbox.sdk import (
     AsyncCommands,
     CommandTimeoutError,
+    ConnectionOptions,
     Output,
     SandboxConnectionError,
     SandboxGoneError,
@@ -24,7 +25,7 @@ from agent_sandbox.sdk import (
     UnsupportedByRuntimeError,
 )
 from agent_sandbox.sdk import process as process_module
-from agent_sandbox.sdk.routes import RouterRoute
+from agent_sandbox.sdk.routes import RouterRoute, make_session
 from agent_sandbox.sdk.wire import Target, Wire
 
 BREAK = object()
@@ -169,7 +170,7 @@ async def serving(daemon: ScriptedDaemon) -> AsyncIterator[tuple[AsyncCommands, 
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        async with aiohttp.ClientSession() as session:
+        async with make_session(ConnectionOptions()) as session:
             route = RouterRoute(session, f"http://127.0.0.1:{runner.addresses[0][1]}", {})
             yield AsyncCommands(Wire(route, lambda: Target("default", "box"), 8888)), runner
     finally:

@@ -1,0 +1,175 @@
+"""The network ports of a sandbox, seen from here."""
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from anyio.abc import ByteStream, SocketStream, UNIXSocketStream
+
+from agent_sandbox.kube import KubeError
+from agent_sandbox.kube.streams import PortForwarder, StreamError
+from agent_sandbox.sdk.claims import explain
+from agent_sandbox.sdk.commands import unsupported
+from agent_sandbox.sdk.connection import Connection
+from agent_sandbox.sdk.errors import (
+    SandboxConnectionError,
+    SandboxNotReadyError,
+    SandboxPortForwardError,
+    SandboxTimeoutError,
+)
+from agent_sandbox.sdk.shielding import background_tasks
+from agent_sandbox.sdk.wire import Target, Wire
+
+_log = logging.getLogger(__name__)
+
+_PAUSE: Final = 0.2
+_WAIT_STEP_SECONDS: Final = 20.0
+_CHUNK: Final = 1 << 16
+
+
+@dataclass(frozen=True)
+class PodReference:
+    """The Pod of a sandbox."""
+
+    namespace: str
+    name: str
+
+
+class AsyncPorts:
+    """The ports of one sandbox."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        wire: Wire,
+        target: Callable[[], Target],
+        pod: Callable[[], Awaitable[PodReference]],
+    ) -> None:
+        self._connection = connection
+        self._wire = wire
+        self._target = target
+        self._pod = pod
+
+    def url(self, port: int) -> str:
+        """Base URL of a port, for an HTTP client that sends ``headers(port)`` too.
+
+        Raises:
+            SandboxNotReadyError: the way leads straight to the Pod, and there is none at present.
+        """
+        return self._connection.route.base_url(self._target(), port)
+
+    def headers(self, port: int) -> Mapping[str, str]:
+        """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
+        return dict(self._connection.route.headers(self._target(), port))
+
+    async def list(self) -> tuple[int, ...]:
+        """The ports on which a program listens in the sandbox.
+
+        Raises:
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        if not await self._wire.speaks_v1():
+            raise unsupported("list of ports")
+        data = (await self._wire.request("GET", "v1/ports", timeout=30)).json()
+        items = data.get("ports", []) if isinstance(data, dict) else data
+        return tuple(sorted({int(item["port"] if isinstance(item, dict) else item) for item in items}))
+
+    async def wait(self, port: int, timeout: float = 60) -> None:
+        """Wait until a program listens on the port.
+
+        Raises:
+            SandboxTimeoutError: none does within ``timeout`` seconds.
+        """
+        wait = self._wait_v1 if await self._wire.speaks_v1() else self._wait_by_asking
+        with anyio.move_on_after(timeout):
+            await wait(port)
+            return
+        raise SandboxTimeoutError(f"nothing listens on port {port} of the sandbox after {timeout:g} s")
+
+    @asynccontextmanager
+    async def forward(self, port: int, local_port: int = 0, *, host: str = "127.0.0.1") -> AsyncIterator[int]:
+        """Make a port of the sandbox a port of this machine while the block lasts; gives its number.
+
+        Any TCP protocol works: connections go through the API server's port-forward, for which the user needs the right
+        to create ``pods/portforward``. Every user of this machine can connect to the port.
+
+        Args:
+            port: the port in the sandbox.
+            local_port: the port here; 0 takes a free one.
+            host: the address here to listen on.
+
+        Raises:
+            SandboxPortForwardError: the API server cannot forward, or refuses.
+            OSError: the local port is in use.
+        """
+        pod = await self._pod()
+        try:
+            forwarder = PortForwarder(self._connection.kube)
+        except StreamError as error:
+            raise SandboxPortForwardError(str(error)) from error
+        async with forwarder:
+            try:
+                (await forwarder.dial(pod.namespace, pod.name, port)).close()
+            except KubeError as error:
+                raise SandboxPortForwardError(str(explain(error, f"forwarding to port {port}"))) from error
+            listener = await anyio.create_tcp_listener(local_host=host, local_port=local_port)
+            async with listener, background_tasks() as tasks:
+
+                async def serve(client: SocketStream) -> None:
+                    await _serve(client, forwarder, pod, port)
+
+                tasks.start_soon(listener.serve, serve, name=f"forward of port {port}")
+                yield int(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - no Django here
+
+    async def _wait_v1(self, port: int) -> None:
+        while True:
+            answer = await self._wire.request(
+                "GET",
+                f"v1/ports/{port}/wait",
+                timeout=_WAIT_STEP_SECONDS + 10,
+                query={"timeout": f"{_WAIT_STEP_SECONDS:g}"},
+            )
+            if answer.json().get("listening"):
+                return
+
+    async def _wait_by_asking(self, port: int) -> None:
+        wire = Wire(self._connection.route, self._target, port)
+        while True:
+            try:
+                await wire.request("GET", "", timeout=2, accept=frozenset(range(400, 600)))
+            except (SandboxConnectionError, SandboxNotReadyError, SandboxTimeoutError):
+                await anyio.sleep(_PAUSE)
+            else:
+                return
+
+
+async def _serve(client: SocketStream, forwarder: PortForwarder, pod: PodReference, port: int) -> None:
+    async with client:
+        try:
+            end = await forwarder.dial(pod.namespace, pod.name, port)
+        except KubeError as error:
+            _log.warning("a connection to port %s of %s cannot be opened: %s", port, pod.name, error)
+            return
+        async with await _stream(end) as remote, anyio.create_task_group() as tasks:
+            tasks.start_soon(_pump, client, remote, tasks)
+            tasks.start_soon(_pump, remote, client, tasks)
+
+
+async def _stream(end: socket.socket) -> UNIXSocketStream:
+    return await UNIXSocketStream.from_socket(end)
+
+
+async def _pump(source: ByteStream, sink: ByteStream, tasks: anyio.abc.TaskGroup) -> None:
+    """Carry bytes one way; when one side ends, both do, as the forward knows no half-close."""
+    try:
+        while True:
+            await sink.send(await source.receive(_CHUNK))
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        tasks.cancel_scope.cancel()
+
+
+__all__ = ["AsyncPorts", "PodReference"]

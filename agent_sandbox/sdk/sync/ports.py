@@ -1,0 +1,62 @@
+"""The network ports of a sandbox, seen from here.
+
+Generated from ``agent_sandbox/sdk/ports.py`` by ``hack/generate_sync_sdk.py``; do not edit.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from agent_sandbox.sdk.facade import Facade
+from agent_sandbox.sdk.ports import AsyncPorts
+
+
+class Ports(Facade[AsyncPorts]):
+    """The ports of one sandbox."""
+
+    def url(self, port: int) -> str:
+        """Base URL of a port, for an HTTP client that sends ``headers(port)`` too.
+
+        Raises:
+            SandboxNotReadyError: the way leads straight to the Pod, and there is none at present.
+        """
+        return self._inner.url(port)
+
+    def headers(self, port: int) -> Mapping[str, str]:
+        """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
+        return self._inner.headers(port)
+
+    def list(self) -> tuple[int, ...]:
+        """The ports on which a program listens in the sandbox.
+
+        Raises:
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        return self._run(lambda job: self._inner.list())
+
+    def wait(self, port: int, timeout: float = 60) -> None:
+        """Wait until a program listens on the port.
+
+        Raises:
+            SandboxTimeoutError: none does within ``timeout`` seconds.
+        """
+        return self._run(lambda job: self._inner.wait(port, timeout))
+
+    def forward(self, port: int, local_port: int = 0, *, host: str = "127.0.0.1") -> AbstractContextManager[int]:
+        """Make a port of the sandbox a port of this machine while the block lasts; gives its number.
+
+        Any TCP protocol works: connections go through the API server's port-forward, for which the user needs the right
+        to create ``pods/portforward``. Every user of this machine can connect to the port.
+
+        Args:
+            port: the port in the sandbox.
+            local_port: the port here; 0 takes a free one.
+            host: the address here to listen on.
+
+        Raises:
+            SandboxPortForwardError: the API server cannot forward, or refuses.
+            OSError: the local port is in use.
+        """
+        return self._enter_manager(self._inner.forward(port, local_port, host=host))
+
+
+__all__ = ["Ports"]
