@@ -22,17 +22,19 @@ async def serve_ports(socket: web.WebSocketResponse, stream: PortForwardStream) 
     for index, port in enumerate(stream.ports):
         for channel in (index * _CHANNELS_PER_PORT, index * _CHANNELS_PER_PORT + 1):
             await socket.send_bytes(bytes([channel]) + struct.pack("<H", port))
-    async with anyio.create_task_group() as group:
-        for index, port in enumerate(stream.ports):
-            connection = await _connect(socket, stream, index, port)
-            if connection is not None:
-                connections[index * _CHANNELS_PER_PORT] = connection
-        if connections:
-            group.start_soon(_send_all, socket, connections, group.cancel_scope, name="port-forward output")
-            await _receive(socket, connections)
-        group.cancel_scope.cancel()
-    for connection in connections.values():
-        await connection.aclose()
+    try:
+        async with anyio.create_task_group() as group:
+            for index, port in enumerate(stream.ports):
+                connection = await _connect(socket, stream, index, port)
+                if connection is not None:
+                    connections[index * _CHANNELS_PER_PORT] = connection
+            if connections:
+                group.start_soon(_send_all, socket, connections, group.cancel_scope, name="port-forward output")
+                await _receive(socket, connections)
+            group.cancel_scope.cancel()
+    finally:  # also when the server stops and this is cancelled
+        for connection in connections.values():
+            await anyio.aclose_forcefully(connection)
 
 
 async def _connect(
