@@ -36,8 +36,10 @@ class ToSync(ast.NodeTransformer):
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         if isinstance(node.value, ast.Name) and node.value.id == "Awaitable":
-            return self.visit(node.slice)
-        return self.generic_visit(node)  # type: ignore[return-value]
+            inside: ast.expr = self.visit(node.slice)
+            return inside
+        self.generic_visit(node)
+        return node
 
     def rename(self, name: str) -> str:
         return re.sub(r"\b(Abstract)?Async(?=[A-Z])", r"\1", name)
@@ -75,10 +77,9 @@ class Writer:
         doc = prose(ast.get_docstring(self.tree) or "").splitlines()[0]
         self.lines = [HEADER.format(doc=doc, module=self.module)]
         self.imports()
-        names = [node.name for node in self.tree.body if is_public_async(node)]
-        for node in self.tree.body:
-            if is_public_async(node):
-                self.a_class(node)
+        names = [node.name for node in async_classes(self.tree)]
+        for node in async_classes(self.tree):
+            self.a_class(node)
         self.lines.append(f"\n__all__ = {sorted(name.removeprefix('Async') for name in names)!r}\n")
         if any("._around(" in line for line in self.lines):
             self.lines.insert(1, PRIVATE)
@@ -185,9 +186,9 @@ class Writer:
             self.lines.append(f'{"    " * depth}"""{prose(text)}"""')
 
 
-def is_public_async(node: ast.stmt) -> bool:
-    """Whether a synchronous class is to be made from this."""
-    return isinstance(node, ast.ClassDef) and node.name.startswith("Async")
+def async_classes(tree: ast.Module) -> list[ast.ClassDef]:
+    """The classes that synchronous ones are to be made from."""
+    return [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Async")]
 
 
 def is_typevar(node: ast.stmt) -> bool:
@@ -236,17 +237,22 @@ def attributes_of(node: ast.ClassDef, init: ast.FunctionDef | ast.AsyncFunctionD
             found[item.target.id] = item.annotation
     if init is not None:
         parameters = {item.arg: item.annotation for item in [*init.args.args, *init.args.kwonlyargs]}
-        for item in ast.walk(init):
-            target = item.target if isinstance(item, ast.AnnAssign) else None
-            target = item.targets[0] if isinstance(item, ast.Assign) else target
-            if not (isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"):
+        for statement in ast.walk(init):
+            target, annotation = assigned(statement, parameters)
+            if annotation is None or not isinstance(target, ast.Attribute):
                 continue
-            annotation = item.annotation if isinstance(item, ast.AnnAssign) else None
-            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Name):
-                annotation = parameters.get(item.value.id)
-            if annotation is not None:
+            if ast.unparse(target.value) == "self":
                 found[target.attr] = annotation
     return {name: annotation for name, annotation in found.items() if not name.startswith("_")}
+
+
+def assigned(statement: ast.AST, parameters: dict[str, ast.expr | None]) -> tuple[ast.expr | None, ast.expr | None]:
+    """What a statement assigns to, and the type that it gives it; None for what it does not."""
+    if isinstance(statement, ast.AnnAssign):
+        return statement.target, statement.annotation
+    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name):
+        return statement.targets[0], parameters.get(statement.value.id)
+    return None, None
 
 
 def described(node: ast.ClassDef, name: str) -> str:
@@ -264,7 +270,7 @@ def generate() -> dict[Path, str]:
     homes: dict[str, str] = {}
     for module in MODULES:
         tree = ast.parse((SDK / f"{module}.py").read_text(encoding="utf-8"))
-        homes |= {node.name: module for node in tree.body if is_public_async(node)}
+        homes |= {node.name: module for node in async_classes(tree)}
     texts = {OUT / f"{module}.py": tidy(OUT / f"{module}.py", Writer(module, homes).write()) for module in MODULES}
     texts[OUT / "__init__.py"] = (
         '"""The synchronous SDK, generated from the asynchronous one; import it from ``agent_sandbox``."""\n'
