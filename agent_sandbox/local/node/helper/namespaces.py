@@ -7,6 +7,7 @@ and one address; nothing of this appears in the host's own network, so nothing c
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,6 +23,8 @@ _GATEWAY_MAC = bytes.fromhex("0200a9fe0101")
 _POD_INTERFACE = 2
 _LOOPBACK = 1
 _FIRST_INDEX = 1000
+_CARRIER_TIMEOUT = 0.2
+_CARRIER_PAUSE = 0.0002
 
 _TREE_PLACES = ("/mnt", "/media", "/srv", "/opt", "/tmp")  # noqa: S108 - a mount point in a namespace of our own
 
@@ -76,6 +79,18 @@ def _set_where_present(name: str, value: str) -> None:
         path.write_text(value)
 
 
+def _wait_until_carrying(*ends: tuple[Netlink, int]) -> None:
+    """Wait until both interfaces of a pair send what they are given.
+
+    The kernel gives them their queues a moment after they came up; a connection attempt in that moment would lose its
+    first packet and be repeated a second later.
+    """
+    deadline = time.monotonic() + _CARRIER_TIMEOUT
+    for netlink, index in ends:
+        while not netlink.carries(index) and time.monotonic() < deadline:
+            time.sleep(_CARRIER_PAUSE)  # this process has no event loop, and nobody to serve meanwhile
+
+
 @dataclass
 class PodNetns:
     """One Pod's network namespace, and the interface that leads to it."""
@@ -112,13 +127,10 @@ class Router:
         mac = b"\x02\x00" + socket.inet_aton(address)
         fd, inside = self._new_netns()
         try:
-            outside = Batch()
+            pair = Batch()
             name = "p" + socket.inet_aton(address).hex()
-            outside.veth(index, name, _GATEWAY_MAC, peer_name="eth0", peer_mac=mac, peer_netns_fd=fd)
-            outside.up(index)
-            outside.route(index, address)
-            outside.neighbour(index, address, mac)
-            self._netlink.send(outside)
+            pair.veth(index, name, _GATEWAY_MAC, peer_name="eth0", peer_mac=mac, peer_netns_fd=fd)
+            self._netlink.send(pair)
             within = Batch()
             within.up(_LOOPBACK)
             within.up(_POD_INTERFACE)
@@ -127,6 +139,13 @@ class Router:
             within.route(_POD_INTERFACE, None, gateway=GATEWAY)
             within.neighbour(_POD_INTERFACE, GATEWAY, _GATEWAY_MAC)
             inside.send(within)
+            # Last, so that an early connection is refused at once instead of losing its first packet for a second.
+            outside = Batch()
+            outside.up(index)
+            outside.neighbour(index, address, mac)
+            outside.route(index, address)
+            self._netlink.send(outside)
+            _wait_until_carrying((inside, _POD_INTERFACE), (self._netlink, index))
         except OSError:
             os.close(fd)  # the last reference: the namespace goes, and both interfaces with it
             raise

@@ -7,9 +7,9 @@ Requests collect in a ``Batch`` and travel in one packet; the first refusal is r
 import os
 import socket
 import struct
-from itertools import count
 
 _REQUEST, _ACK, _CREATE, _EXCL, _REPLACE = 1, 4, 0x400, 0x200, 0x100
+_GETLINK, _IFLA_QDISC = 18, 6
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 20, 24, 28
 _ERROR = 2
 _IFF_UP = 1
@@ -36,6 +36,17 @@ def _u32(value: int) -> bytes:
 def _link(index: int, *, up: bool = False) -> bytes:
     flags = _IFF_UP if up else 0
     return struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, flags, flags)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        found[kind] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return found
 
 
 class Batch:
@@ -128,11 +139,21 @@ class Netlink:
         if failure is not None:
             raise failure
 
+    def carries(self, index: int) -> bool:
+        """Whether an interface has its queue. Until then, for some ms after it came up, it drops what it is to send.
+
+        Raises:
+            OSError: there is no such interface.
+        """
+        body = _link(index)
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), _GETLINK, _REQUEST, 1, 0) + body)
+        data = self._socket.recv(65536)
+        _, kind, *_ = struct.unpack_from("=IHHII", data)
+        if kind == _ERROR:
+            (code,) = struct.unpack_from("=i", data, 16)
+            raise OSError(-code, f"look at interface {index}: {os.strerror(-code)}")
+        return _attributes(data[32:]).get(_IFLA_QDISC, b"noop\0") != b"noop\0"
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def interface_indexes(first: int = 1000) -> "count[int]":
-    """Interface numbers that this process chooses itself, so that nobody has to ask for them."""
-    return count(first)
