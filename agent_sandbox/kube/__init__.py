@@ -6,7 +6,7 @@ nothing: caches and controllers are in ``agent_sandbox.runtime``. Importing it l
 nor kubernetes_asyncio; ``connect`` does.
 """
 
-from agent_sandbox.kube.client import KubeClient, ObjectList, Propagation, Scale
+from agent_sandbox.kube.client import KubeClient, ObjectList, Propagation
 from agent_sandbox.kube.config import connect, connect_to, in_cluster
 from agent_sandbox.kube.errors import (
     AlreadyExistsError,
@@ -30,6 +30,7 @@ from agent_sandbox.kube.errors import (
     UnreachableError,
 )
 from agent_sandbox.kube.patches import ApplyPatch, Body, JsonPatch, MergePatch, Patch
+from agent_sandbox.kube.scale import Scale
 from agent_sandbox.kube.selectors import EVERYTHING, Requirement, Selector, format_labels, parse_selector, selector_from
 from agent_sandbox.kube.transport import RawResponse, RawStream, Transport
 from agent_sandbox.kube.watch import EventType, WatchEvent

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic
 
-import anyio
 import msgspec
 
 from agent_sandbox.clock import Clock, SystemClock
-from agent_sandbox.kube.errors import DecodeError, GoneError, OutcomeUnknownError, error_for, parse_retry_after
+from agent_sandbox.kube.errors import DecodeError, GoneError, error_for, parse_retry_after
 from agent_sandbox.kube.patches import ApplyPatch, Body, Patch, wire
-from agent_sandbox.kube.transport import NO_QUERY, RawResponse, RawStream, Transport
-from agent_sandbox.kube.watch import WatchEvent, decode_event, split_lines
+from agent_sandbox.kube.scale import Scale, decode_scale
+from agent_sandbox.kube.transport import NO_QUERY, RawResponse, Transport
+from agent_sandbox.kube.watch import WatchEvent, read_events
 from agent_sandbox_api.resource import Resource, V
 
 PAGE_SIZE: Final = 500
@@ -49,16 +49,6 @@ class ObjectList(Generic[V]):
     items: list[V]
     resource_version: str
     continue_token: str = ""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The ``scale`` subresource: what autoscalers and ``kubectl scale`` read and write."""
-
-    replicas: int
-    observed_replicas: int
-    selector: str
-    resource_version: str
 
 
 class KubeClient:
@@ -225,7 +215,7 @@ class KubeClient:
             if stream.status != 200:
                 body = b"".join([chunk async for chunk in stream])
                 raise error_for(stream.status, body, stream.headers, name)
-            yield _events(resource, stream, name, read_timeout)
+            yield read_events(resource, stream, name, read_timeout)
 
     # Writing
 
@@ -330,7 +320,7 @@ class KubeClient:
     async def get_scale(self, resource: Resource[Any], name: str, namespace: str | None = None) -> Scale:
         """Read the ``scale`` subresource."""
         answer = await self.request("GET", resource.path(namespace, name, "scale"))
-        return _decode_scale(answer.body)
+        return decode_scale(answer.body)
 
     async def set_scale(self, resource: Resource[Any], name: str, replicas: int, namespace: str | None = None) -> Scale:
         """Write the wanted number of replicas through the ``scale`` subresource."""
@@ -341,7 +331,7 @@ class KubeClient:
             body=msgspec.json.encode({"spec": {"replicas": replicas}}),
             content_type="application/merge-patch+json",
         )
-        return _decode_scale(answer.body)
+        return decode_scale(answer.body)
 
     # The wire
 
@@ -383,30 +373,6 @@ class _Kind(msgspec.Struct):
     kind: str = ""
 
 
-class _ScaleSpec(msgspec.Struct):
-    replicas: int = 0
-
-
-class _ScaleStatus(msgspec.Struct):
-    replicas: int = 0
-    selector: str = ""
-
-
-class _ScaleMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-
-
-class _ScaleBody(msgspec.Struct):
-    metadata: _ScaleMeta = msgspec.field(default_factory=_ScaleMeta)
-    spec: _ScaleSpec = msgspec.field(default_factory=_ScaleSpec)
-    status: _ScaleStatus = msgspec.field(default_factory=_ScaleStatus)
-
-
-def _decode_scale(body: bytes) -> Scale:
-    scale = msgspec.json.decode(body, type=_ScaleBody)
-    return Scale(scale.spec.replicas, scale.status.replicas, scale.status.selector, scale.metadata.resource_version)
-
-
 def decode_object(resource: Resource[V], body: bytes, request: str) -> V:
     """Decode the answer to a request.
 
@@ -436,19 +402,3 @@ def _selection(label_selector: str, field_selector: str) -> dict[str, str]:
     if field_selector:
         query["fieldSelector"] = field_selector
     return query
-
-
-async def _events(
-    resource: Resource[V], stream: RawStream, request: str, read_timeout: float | None
-) -> AsyncIterator[WatchEvent[V]]:
-    batches = aiter(split_lines(aiter(stream)))
-    while True:
-        try:
-            with anyio.fail_after(read_timeout):
-                lines = await anext(batches, None)
-        except TimeoutError as error:
-            raise OutcomeUnknownError(f"{request}: nothing arrived for {read_timeout} s; open a new watch") from error
-        if lines is None:
-            return
-        for line in lines:
-            yield decode_event(resource, line, request)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic
 
+import anyio
 import msgspec
 
-from agent_sandbox.kube.errors import DecodeError, Status, error_for_status
+from agent_sandbox.kube.errors import DecodeError, OutcomeUnknownError, Status, error_for_status
+from agent_sandbox.kube.transport import RawStream
 from agent_sandbox_api.resource import Resource, V
 
 
@@ -107,3 +109,25 @@ async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]
         lines = (b"".join([*rest, head])).split(b"\n")
         rest = [tail] if tail else []
         yield [line for line in lines if line]
+
+
+async def read_events(
+    resource: Resource[V], stream: RawStream, request: str, read_timeout: float | None
+) -> AsyncIterator[WatchEvent[V]]:
+    """The events of a stream, as they arrive.
+
+    Raises:
+        OutcomeUnknownError: nothing arrived for ``read_timeout`` seconds.
+        ApiError, DecodeError: as ``decode_event``.
+    """
+    batches = aiter(split_lines(aiter(stream)))
+    while True:
+        try:
+            with anyio.fail_after(read_timeout):
+                lines = await anext(batches, None)
+        except TimeoutError as error:
+            raise OutcomeUnknownError(f"{request}: nothing arrived for {read_timeout} s; open a new watch") from error
+        if lines is None:
+            return
+        for line in lines:
+            yield decode_event(resource, line, request)
