@@ -23,6 +23,7 @@ from agent_sandbox_controllers.holding import WriteHold
 from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.object_names import member_name
+from agent_sandbox_controllers.ownership import Ownership, ownership_of
 from agent_sandbox_controllers.sandboxwarmpool.batches import in_batches
 from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, Member, is_of_template, new_member
 from agent_sandbox_controllers.sandboxwarmpool.pacing import Pacing
@@ -163,8 +164,13 @@ class PoolReconciler:
         try:
             await perform(self._world.client, Create(SANDBOXES, new_member(pool.metadata, template, name)))
         except AlreadyExistsError:
-            # Our own, created by an attempt without an answer; or a stranger's, and the next pass takes another name.
-            await self._world.look(SANDBOXES, pool.metadata.namespace, name)
+            # Our own, created by an attempt without an answer; or another object, and the next pass takes another name.
+            self._settle(uid, name)
+            known = self._world.sandboxes.get(pool.metadata.namespace, name)
+            live = await self._world.look(SANDBOXES, pool.metadata.namespace, name)
+            if known is not None or live is None or ownership_of(live.metadata, uid) is not Ownership.OWNED:
+                raise
+            return
         except ApiError as error:
             if isinstance(error, ServerError):
                 self._note_unanswered(uid, name)

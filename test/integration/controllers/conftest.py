@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup, TaskStatus
 
-from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError
+from agent_sandbox.kube import ConflictError, KubeClient, MergePatch, NotFoundError, Transport
 from agent_sandbox.runtime import Cache, Change, Manager, ManagerOptions
 from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import PODS, PodView
@@ -105,7 +106,7 @@ class Kubelet:
                 pod.metadata.namespace,
                 subresource="status",
             )
-        except NotFoundError:
+        except (NotFoundError, ConflictError):
             return
 
 
@@ -130,17 +131,19 @@ class House:
     """
 
     api: KubeClient
-    wire: FaultyTransport
     kubelet: Kubelet
     server: InMemoryApiServer
     options: ControllerOptions
     tasks: TaskGroup
-    manager: Manager | None = None
+    wrap: Callable[[InMemoryApiServer], Transport]
+    wire: FaultyTransport = field(init=False)
+    manager: Manager = field(init=False)
     _running: anyio.CancelScope | None = None
 
     async def start_manager(self) -> None:
         """Start the process of the controllers; a second one after ``kill_manager`` knows nothing of the first."""
         clock = VirtualClock()
+        self.wire = FaultyTransport(self.wrap(self.server))
         self.manager = Manager(KubeClient(self.wire, clock=clock), clock=clock, options=ManagerOptions())
         register(self.manager, self.options)
         self._running = await self.tasks.start(_run_until_killed, self.manager)
@@ -150,8 +153,7 @@ class House:
         assert self._running is not None
         self.wire.partition()
         self._running.cancel()
-        self.wire = FaultyTransport(self.server.transport())
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     async def make(self, *manifests: dict[str, Any]) -> None:
         for manifest in manifests:
@@ -170,14 +172,14 @@ class House:
         return await self.api.patch(resource, name, MergePatch(body), "default", **kwargs)
 
     async def delete(self, resource: Resource[Any], name: str) -> None:
-        view = await self.get(resource, name)
+        view = await self.api.get(resource, name, "default")
         await self.api.delete(resource, name, "default", uid=view.metadata.uid)
 
     async def until(self, check: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
         """Wait in virtual time until a check gives something true."""
         with anyio.fail_after(within):
             while not (result := await check()):
-                await anyio.sleep(0.05)
+                await anyio.sleep(0.05)  # noqa: ASYNC110 - in virtual time
             return result
         raise AssertionError("unreachable: fail_after raises")
 
@@ -220,20 +222,23 @@ async def _run_until_killed(manager: Manager, *, task_status: TaskStatus[anyio.C
 
 
 @asynccontextmanager
-async def open_house(options: ControllerOptions | None = None, kubelet_seconds: float = 0.5) -> AsyncIterator[House]:
+async def open_house(
+    options: ControllerOptions | None = None,
+    kubelet_seconds: float = 0.5,
+    wrap: Callable[[InMemoryApiServer], Transport] = InMemoryApiServer.transport,
+) -> AsyncIterator[House]:
     clock = VirtualClock()
     failure: Exception | None = None
     async with InMemoryApiServer(crds=load_crds(), clock=clock) as server:
         api = KubeClient(server.transport(), clock=clock)
-        wire = FaultyTransport(server.transport())
         kubelet = Kubelet(KubeClient(server.transport(), clock=clock), seconds=kubelet_seconds)
         async with anyio.create_task_group() as tasks:
-            house = House(api, wire, kubelet, server, options or ControllerOptions(member_suffixes=1), tasks)
+            house = House(api, kubelet, server, options or ControllerOptions(member_suffixes=1), tasks, wrap)
             await house.start_manager()
             tasks.start_soon(kubelet.run)
             try:
                 yield house
-            except Exception as error:  # noqa: BLE001 - raised below, free of the groups around it
+            except Exception as error:  # raised below, free of the groups around it
                 failure = error
             tasks.cancel_scope.cancel()
     if failure is not None:
@@ -253,6 +258,6 @@ class Manifests:
     house = staticmethod(open_house)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> type[Manifests]:
     return Manifests
