@@ -1,0 +1,89 @@
+"""The servers that the conformance suite holds to the same behaviour.
+
+Every test runs against the embedded server; with ``KUBE_CONFORMANCE_KUBECONFIG`` naming a kubeconfig it runs against
+that server as well. Tests see HTTP only, and each has a namespace of its own.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+
+from agent_sandbox.testing.apiserver import InMemoryApiServer, load_manifests
+from agent_sandbox.testing.conformance import PATIENCE_SECONDS, UNCONNECTED, Api, EmbeddedWire, Wire, kubeconfig_wire
+
+KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
+DEFINITIONS = load_manifests([Path(__file__).parent / "definitions.yaml"])
+
+
+@asynccontextmanager
+async def _embedded() -> AsyncIterator[Wire]:
+    async with InMemoryApiServer(crds=DEFINITIONS) as server:
+        yield EmbeddedWire(server)
+
+
+@asynccontextmanager
+async def _kubernetes() -> AsyncIterator[Wire]:
+    async with kubeconfig_wire(Path(KUBECONFIG)) as wire:
+        await _install(wire)
+        yield wire
+
+
+async def _install(wire: Wire) -> None:
+    """Bring the suite's definitions to a server that may have them already."""
+    api = Api("kubernetes", wire)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for definition in DEFINITIONS:
+        name = definition["metadata"]["name"]
+        await api.apply(f"{path}/{name}", dict(definition), "conformance", force=True)
+        await api.wait_for(path, name, _established)
+        # The paths of a new kind are served a moment after it is established.
+        group, version = definition["spec"]["group"], definition["spec"]["versions"][0]["name"]
+        with anyio.fail_after(PATIENCE_SECONDS):
+            path_of_kind = f"/apis/{group}/{version}/{definition['spec']['names']['plural']}"
+            while (await api.get(path_of_kind)).status != 200:  # noqa: ASYNC110 - another process, nothing to wait on
+                await anyio.sleep(0.1)
+
+
+def _established(definition: dict[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+
+
+@asynccontextmanager
+async def _opened(api: Api) -> AsyncIterator[None]:
+    """Connect to the server, and give the test its namespace."""
+    open_wire = _embedded if api.server == "embedded" else _kubernetes
+    async with open_wire() as wire:
+        api.wire = wire
+        await api.create("/api/v1/namespaces", {"metadata": {"name": api.namespace}})
+        yield
+        for path in api.cluster_objects:
+            await api.delete(path)
+        await api.delete(f"/api/v1/namespaces/{api.namespace}")
+
+
+@pytest.fixture(params=["embedded", *(["kubernetes"] if KUBECONFIG else [])])
+def api(request: pytest.FixtureRequest) -> Api:
+    """A client of the server under test, with a namespace of its own; it is connected while the test runs."""
+    return Api(request.param, UNCONNECTED, f"conformance-{uuid4().hex[:10]}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run each test inside its server: an async fixture would leave its task groups in another task."""
+    if not isinstance(item, pytest.Function) or "api" not in item.fixturenames:
+        return
+    test = item.obj
+
+    @wraps(test)
+    async def connected(**arguments: Any) -> None:
+        async with _opened(arguments["api"]):
+            await test(**arguments)
+
+    item.obj = connected
