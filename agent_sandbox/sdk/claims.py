@@ -202,11 +202,11 @@ def _hopeless(claim: SandboxClaimView, ready: ConditionView) -> SandboxError | N
     match ready.reason:
         case "TemplateNotFound":
             return SandboxTemplateNotFoundError(
-                f"{ready.message or 'the SandboxTemplate does not exist'}. Create the template, or name another one"
+                f"{where} has no template: {ready.message or 'create the template, or name another one'}"
             )
         case "WarmPoolNotFound":
             return SandboxWarmPoolNotFoundError(
-                f"{ready.message or 'the SandboxWarmPool does not exist'}. Create the pool, or name another one"
+                f"{where} has no pool: {ready.message or 'create the pool, or name another one'}"
             )
         case reason if reason in POD_FAILURE_REASONS:
             return SandboxPodFailedError(

@@ -417,7 +417,7 @@ def _router_error(reason: str, status: int, detail: str, request: str) -> Sandbo
         case "not-found":
             return SandboxNotFoundError(text)
         case "suspended":
-            return SandboxNotReadyError(f"{text}. Resume it first", reason="SandboxSuspended")
+            return SandboxNotReadyError(text, reason="SandboxSuspended")
         case "not-ready":
             return SandboxNotReadyError(text)
         case "unreachable":
