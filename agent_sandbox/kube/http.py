@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlsplit
 from urllib.parse import urlencode
 
 import aiohttp
@@ -49,8 +50,7 @@ class AiohttpTransport:
             user_agent: how the server's audit log knows us.
             pool_size: most connections for requests at once.
         """
-        parsed = URL(url)
-        self.host = parsed.authority
+        self.host = urlsplit(url).netloc.rpartition("@")[2]
         self._base = url.rstrip("/")
         self._credentials = credentials or StaticToken(None)
         self._tls = tls

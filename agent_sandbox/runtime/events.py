@@ -246,7 +246,8 @@ class EventRecorder:
         self._series.get_or_make(occurrence, lambda: _Series(name, 1, now))
 
     async def _begin(self, occurrence: Occurrence, moment: datetime) -> str:
-        name = f"{occurrence.name}.{self._random.getrandbits(64):016x}"
+        # Cut so that the whole stays within the 253 characters of a name.
+        name = f"{occurrence.name[:230].rstrip('.-')}.{self._random.getrandbits(64):016x}"
         namespace = occurrence.namespace or "default"  # as client-go, for events about cluster-wide objects
         body = {
             "metadata": {"name": name, "namespace": namespace},

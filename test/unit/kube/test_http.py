@@ -1,0 +1,193 @@
+"""The transport over sockets, against real servers that behave and misbehave."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+from aiohttp import web
+
+from agent_sandbox.kube import KubeClient, OutcomeUnknownError, UnreachableError
+from agent_sandbox.kube.credentials import TokenFile
+from agent_sandbox.kube.http import AiohttpTransport
+from agent_sandbox.testing import VirtualClock
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    """A real HTTP server; its URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_request_arrives_as_it_was_made_and_the_answer_comes_back_whole() -> None:
+    seen: list[web.Request] = []
+    bodies: list[bytes] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request)
+        bodies.append(await request.read())
+        return web.Response(status=201, body=b'{"kind":"Pod"}', headers={"X-Extra": "1"})
+
+    async with served(handler) as url, AiohttpTransport(url + "/prefix/", user_agent="test/1") as transport:
+        answer = await transport.request(
+            "PATCH",
+            "/api/v1/pods/a",
+            query={"fieldManager": "a b", "labelSelector": "x in (a,b)"},
+            body=b'{"a":1}',
+            content_type="application/merge-patch+json",
+            timeout=5,
+        )
+
+    assert (answer.status, answer.body, answer.headers["X-Extra"]) == (201, b'{"kind":"Pod"}', "1")
+    (request,) = seen
+    assert request.path == "/prefix/api/v1/pods/a"
+    assert dict(request.query) == {"fieldManager": "a b", "labelSelector": "x in (a,b)"}
+    assert request.headers["Content-Type"] == "application/merge-patch+json"
+    assert request.headers["User-Agent"] == "test/1"
+    assert "Authorization" not in request.headers
+    assert bodies == [b'{"a":1}']
+
+
+async def test_nothing_listens_means_that_nothing_was_sent() -> None:
+    async with AiohttpTransport("http://127.0.0.1:1") as transport:
+        with pytest.raises(UnreachableError, match=r"GET http://127\.0\.0\.1:1/x: cannot connect"):
+            await transport.request("GET", "/x", timeout=5)
+        with pytest.raises(UnreachableError):
+            async with transport.stream("GET", "/x", read_timeout=5):
+                pass
+
+
+async def test_an_answer_that_does_not_come_in_time_leaves_the_outcome_unknown() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        await anyio.sleep(30)
+        return web.Response()
+
+    async with served(handler) as url, AiohttpTransport(url) as transport:
+        with pytest.raises(OutcomeUnknownError, match=r"no answer within 0\.05 s"):
+            await transport.request("POST", "/x", body=b"{}", timeout=0.05)
+
+
+async def test_a_connection_that_breaks_leaves_the_outcome_unknown() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with served(handler) as url, AiohttpTransport(url) as transport:
+        with pytest.raises(OutcomeUnknownError, match="the connection broke"):
+            await transport.request("POST", "/x", body=b"{}", timeout=5)
+
+
+async def test_on_401_a_rotated_token_is_read_again_and_the_request_repeated_once(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old\n")
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        if seen[-1] == "Bearer old":
+            token.write_text("new\n")
+        return web.Response(status=401 if seen[-1] == "Bearer old" else 200)
+
+    async with served(handler) as url:
+        credentials = TokenFile(token, clock=VirtualClock())
+        async with AiohttpTransport(url, credentials=credentials) as transport:
+            assert (await transport.request("GET", "/x", timeout=5)).status == 200
+    assert seen == ["Bearer old", "Bearer new"]
+
+
+async def test_a_401_with_the_same_token_is_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    calls = 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        return web.Response(status=401)
+
+    async with served(handler) as url:
+        credentials = TokenFile(tmp_path / "token", clock=VirtualClock())
+        async with AiohttpTransport(url, credentials=credentials) as transport:
+            assert (await transport.request("GET", "/x", timeout=5)).status == 401
+    assert calls == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_token_file_is_read_again_each_minute_and_survives_its_replacement(
+    tmp_path: Path, virtual_clock: VirtualClock
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("one")
+    credentials = TokenFile(path, clock=virtual_clock)
+    assert await credentials.authorization() == "Bearer one"
+
+    path.write_text("two")
+    await virtual_clock.sleep(59)
+    assert await credentials.authorization() == "Bearer one"
+    await virtual_clock.sleep(2)
+    assert await credentials.authorization() == "Bearer two"
+
+    path.unlink()
+    await virtual_clock.sleep(61)
+    assert await credentials.authorization() == "Bearer two"
+
+
+async def test_a_stream_hands_out_what_arrives_and_notices_silence() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one\n")
+        await anyio.sleep(30)
+        return response
+
+    async with (
+        served(handler) as url,
+        AiohttpTransport(url) as transport,
+        transport.stream("GET", "/x", read_timeout=0.1) as stream,
+    ):
+        chunks = aiter(stream)
+        assert await anext(chunks) == b"one\n"
+        with pytest.raises(OutcomeUnknownError, match=r"no answer within 0\.1 s"):
+            await anext(chunks)
+
+
+async def test_watches_do_not_take_the_connections_of_requests() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/quick":
+            return web.Response()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await anyio.sleep(30)
+        return response
+
+    async with (
+        served(handler) as url,
+        AiohttpTransport(url, pool_size=1) as transport,
+        transport.stream("GET", "/a", read_timeout=None),
+        transport.stream("GET", "/b", read_timeout=None),
+    ):
+        assert (await transport.request("GET", "/quick", timeout=5)).status == 200
+
+
+async def test_a_client_speaks_over_sockets_as_over_memory() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"name": "a"}, "status": {"phase": "Running"}})
+
+    from agent_sandbox_api.core import PODS
+
+    async with served(handler) as url:
+        client = KubeClient(AiohttpTransport(url))
+        assert (await client.get(PODS, "a", "default")).status.phase == "Running"
+        await client.aclose()
