@@ -34,3 +34,16 @@ def test_the_five_minutes_of_the_readme_work_as_written(run: Run, environment: d
     assert "42\n" in said
     assert "Hello\n" in said
     assert "templates   1, warm pools 1" in said
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """Every relative link of every Markdown file names a file that is in the repository."""
+    broken = [
+        f"{document.relative_to(REPOSITORY)}: {target}"
+        for document in REPOSITORY.rglob("*.md")
+        if not any(part.startswith(".") for part in document.relative_to(REPOSITORY).parts)
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+
+    assert broken == []
