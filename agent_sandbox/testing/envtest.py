@@ -34,6 +34,7 @@ _POLL: Final = 0.05
 _SERVICE_RANGE: Final = "10.0.0.0/24"
 _ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
 _CONTROLLERS: Final = (
+    "clusterrole-aggregation-controller",
     "garbage-collector-controller",
     "namespace-controller",
     "serviceaccount-controller",

@@ -1,0 +1,130 @@
+"""What `kubectl apply -k config/default` brings, on a real API server: accepted without a warning, and no more allowed
+than meant."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_sandbox.testing.envtest import Kubernetes
+
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+SYSTEM = "agent-sandbox-system"
+CONTROLLER = f"system:serviceaccount:{SYSTEM}:agent-sandbox-controller"
+ROUTER = f"system:serviceaccount:{SYSTEM}:sandbox-router"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied(cluster: Kubernetes) -> None:
+    """Everything, applied server-side."""
+    done = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
+    assert "Warning" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def client_namespace(cluster: Kubernetes) -> Iterator[str]:
+    """A namespace in which the group `agents` has the role of a program that uses the SDK, and `readers` may view."""
+    name = "team"
+    cluster.kubectl("create", "namespace", name)
+    for role, group in (("agent-sandbox-client", "agents"), ("view", "readers")):
+        cluster.kubectl("create", "rolebinding", group, f"--clusterrole={role}", f"--group={group}", "-n", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def allowed(cluster: Kubernetes, verb: str, resource: str, namespace: str, *, user: str, group: str = "") -> bool:
+    resource, _, subresource = resource.partition("/")
+    flags = [f"--as={user}", *([f"--as-group={group}"] if group else []), "-n", namespace]
+    flags += [f"--subresource={subresource}"] if subresource else []
+    answer = cluster.kubectl("auth", "can-i", verb, resource, *flags, check=False).stdout
+    assert answer.strip() in {"yes", "no"}, answer
+    return answer.strip() == "yes"
+
+
+def test_it_also_applies_client_side(cluster: Kubernetes) -> None:
+    done = cluster.kubectl("apply", "-k", str(CONFIG / "default"))
+    assert "Warning: resource" in done.stderr or "Warning" not in done.stderr  # it may note its missing annotation
+    assert "deployment.apps/sandbox-router" in done.stdout
+
+
+def test_applying_it_again_changes_nothing(cluster: Kubernetes) -> None:
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
+    deployments = ["get", "deployment", "-n", SYSTEM, "-o", "jsonpath={.items[*].metadata.generation}"]
+    before = cluster.kubectl(*deployments).stdout
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
+    assert cluster.kubectl(*deployments).stdout == before
+
+
+def test_the_pods_of_our_deployments_pass_the_restricted_standard_of_their_namespace(cluster: Kubernetes) -> None:
+    found = json.loads(cluster.kubectl("get", "deployment", "-n", SYSTEM, "-o", "json").stdout)
+    for deployment in found["items"]:
+        template = deployment["spec"]["template"]
+        name = deployment["metadata"]["name"]
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        pod["metadata"] |= {"name": f"try-{name}", "namespace": SYSTEM}
+        cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", SYSTEM, "--timeout=30s")
+        cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+def test_the_components_build(cluster: Kubernetes, tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(CONFIG)
+    overlay = tmp_path / "kustomization.yaml"
+    overlay.write_text("resources: [config/default]\ncomponents: [config/prometheus]\n")
+    built = cluster.kubectl("kustomize", str(tmp_path), "--load-restrictor=LoadRestrictionsNone").stdout
+    assert "kind: PodMonitor" in built
+    assert "kind: CustomResourceDefinition" in built
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "expected"),
+    [
+        ("create", "pods", True),
+        ("patch", "sandboxes.agents.x-k8s.io/status", True),
+        ("update", "sandboxes.agents.x-k8s.io/finalizers", True),
+        ("get", "secrets", False),
+        ("create", "sandboxclaims.extensions.agents.x-k8s.io", False),
+        ("create", "pods/exec", False),
+        ("patch", "deployments.apps", False),
+    ],
+)
+def test_the_controllers_may_do_what_they_must_and_no_more(
+    cluster: Kubernetes, verb: str, resource: str, expected: bool
+) -> None:
+    assert allowed(cluster, verb, resource, "default", user=CONTROLLER) is expected
+
+
+def test_the_lease_of_the_election_is_writable_in_our_namespace_only(cluster: Kubernetes) -> None:
+    lease = "leases.coordination.k8s.io"
+    assert allowed(cluster, "update", lease, SYSTEM, user=CONTROLLER)
+    assert not allowed(cluster, "update", lease, "kube-system", user=CONTROLLER)
+
+
+def test_the_router_only_looks(cluster: Kubernetes) -> None:
+    assert allowed(cluster, "watch", "pods", "default", user=ROUTER)
+    assert allowed(cluster, "list", "sandboxes.agents.x-k8s.io", "default", user=ROUTER)
+    assert not allowed(cluster, "patch", "sandboxes.agents.x-k8s.io", "default", user=ROUTER)
+    assert not allowed(cluster, "get", "secrets", SYSTEM, user=ROUTER)
+
+
+def test_a_program_with_the_sdk_may_claim_and_nothing_that_widens_it(
+    cluster: Kubernetes, client_namespace: str
+) -> None:
+    def may(verb: str, resource: str) -> bool:
+        return allowed(cluster, verb, resource, client_namespace, user="agent", group="agents")
+
+    assert may("create", "sandboxclaims.extensions.agents.x-k8s.io")
+    assert may("watch", "sandboxes.agents.x-k8s.io")
+    assert not may("patch", "sandboxes.agents.x-k8s.io")
+    assert not may("create", "sandboxtemplates.extensions.agents.x-k8s.io")
+    assert not may("get", "pods")
+
+
+def test_whoever_may_view_a_namespace_sees_our_kinds(cluster: Kubernetes, client_namespace: str) -> None:
+    def may(verb: str, resource: str) -> bool:
+        return allowed(cluster, verb, resource, client_namespace, user="reader", group="readers")
+
+    assert may("list", "sandboxwarmpools.extensions.agents.x-k8s.io")
+    assert not may("delete", "sandboxwarmpools.extensions.agents.x-k8s.io")
