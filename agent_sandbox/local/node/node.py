@@ -181,7 +181,7 @@ class Node:
 
     def _runtime(self, logs: LogThread, root: RootFiles) -> "_OpenRuntime":
         if self.machine is None:
-            return _OpenRuntime(BareRuntime(self.network, logs))
+            return _OpenRuntime(BareRuntime(self.network, logs, root))
         return _OpenRuntime(BubblewrapRuntime(self.network, logs, self.machine.walls, root))
 
     def _make_context(self, runtime: Runtime, logs: LogThread, root: RootFiles) -> NodeContext:

@@ -13,20 +13,21 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-from agent_sandbox.local.node.images import OWN_DIRECTORY
+from agent_sandbox.local.node.images import OWN_DIRECTORY, WORKSPACE
 
 _DAEMON_DISTRIBUTIONS: Final = ("aiohttp", "anyio")
 
-_START_DAEMON: Final = f"""\
+_START_DAEMON: Final = """\
+import os
 import sys
 
-sys.path.insert(0, "{OWN_DIRECTORY}/lib")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from agent_sandbox.sandboxd import main
 
@@ -48,7 +49,7 @@ class RootFiles:
     """What every sandbox's root file system is made of.
 
     Attributes:
-        directory: our own files on the host: ``bin``, ``lib`` and ``etc``.
+        directory: our own files on the host: ``bin``, ``lib`` and ``etc``, and ``host-bin`` for Pods without walls.
         python_prefix: the interpreter's installation on the host, or None if it is part of ``/usr``.
         library_path: directory for LD_LIBRARY_PATH inside, empty if the interpreter finds its library by itself.
     """
@@ -61,6 +62,23 @@ class RootFiles:
     def environment(self) -> dict[str, str]:
         """Variables without which the interpreter does not start."""
         return {"LD_LIBRARY_PATH": self.library_path} if self.library_path else {}
+
+    def on_host(self, text: str, workspace: Path) -> str:
+        """A word or a list of paths that speaks of places inside a sandbox, for a process that has no inside."""
+        places = {
+            f"{OWN_DIRECTORY}/bin": str(self.directory / "host-bin"),
+            f"{OWN_DIRECTORY}/lib": str(self.directory / "lib"),
+            f"{OWN_DIRECTORY}/python": str(self.python_prefix),
+            WORKSPACE: str(workspace),
+        }
+        return ":".join(_moved(part, places) for part in text.split(":"))
+
+
+def _moved(path: str, places: Mapping[str, str]) -> str:
+    for inside, outside in places.items():
+        if path == inside or path.startswith(f"{inside}/"):
+            return outside + path[len(inside) :]
+    return path
 
 
 def _requirements(names: Iterable[str]) -> Iterator[Distribution]:
@@ -143,10 +161,11 @@ def _write(directory: Path, sources: list[tuple[Path, str]], distributions: list
             target = directory / "lib" / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    binaries = directory / "bin"
-    binaries.mkdir()
-    for name in ("python", "python3", Path(python).name):
-        (binaries / name).symlink_to(python)
+    host_python = Path(sys.base_prefix).resolve() / "bin" / Path(python).name
+    for folder, interpreter in (("bin", python), ("host-bin", str(host_python))):
+        (directory / folder).mkdir()
+        for name in ("python", "python3", Path(python).name):
+            (directory / folder / name).symlink_to(interpreter)
     compileall.compile_dir(directory / "lib", quiet=2, stripdir=directory, prependdir=OWN_DIRECTORY)
     for path in [directory, *directory.rglob("*")]:
         if not path.is_symlink():

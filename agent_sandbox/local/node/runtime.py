@@ -329,9 +329,10 @@ class BubblewrapRuntime:
 class BareRuntime:
     """Containers as plain processes of the node's own user, for machines that allow no isolation. Not a sandbox."""
 
-    def __init__(self, network: PodNetwork, logs: LogThread) -> None:
+    def __init__(self, network: PodNetwork, logs: LogThread, root: RootFiles) -> None:
         self._network = network
         self._logs = logs
+        self._root = root
 
     async def start(self, launch: Launch) -> ContainerProcess:
         """Start the command as it is, in its directory."""
@@ -349,7 +350,10 @@ class BareRuntime:
     async def _run(
         self, launch: Launch, argv: Sequence[str], fds: Mapping[int, int], on_exit: Callable[[int], None], key: str = ""
     ) -> int:
-        path = launch.box.env.get("PATH", os.defpath)
+        directory = launch.bare_directory
+        env = {name: self._root.on_host(value, directory) for name, value in launch.box.env.items()}
+        argv = [self._root.on_host(word, directory) for word in argv]
+        path = env.get("PATH", os.defpath)
         program = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=path)
         if program is None:
             raise ContainerError("StartError", f'exec: "{argv[0]}": executable file not found in {path}')
@@ -358,11 +362,11 @@ class BareRuntime:
                 key or f"{launch.pod}/{next(_keys)}",
                 launch.pod,
                 [program, *argv[1:]],
-                env=launch.box.env,
+                env=env,
                 fds=fds,
                 uid=None,
                 on_exit=on_exit,
-                cwd=str(launch.bare_directory),
+                cwd=str(directory),
             )
         except HelperError as error:
             raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error
