@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from agent_sandbox.testing.apiserver import InMemoryApiServer, load_manifests
+from agent_sandbox.testing.clock import VirtualClock
 from agent_sandbox.testing.conformance import PATIENCE_SECONDS, UNCONNECTED, Api, EmbeddedWire, Wire, kubeconfig_wire
 
 KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
@@ -24,7 +25,7 @@ DEFINITIONS = load_manifests([Path(__file__).parent / "definitions.yaml"])
 
 @asynccontextmanager
 async def _embedded() -> AsyncIterator[Wire]:
-    async with InMemoryApiServer(crds=DEFINITIONS) as server:
+    async with InMemoryApiServer(crds=DEFINITIONS, clock=VirtualClock()) as server:
         yield EmbeddedWire(server)
 
 
@@ -79,6 +80,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Run each test inside its server: an async fixture would leave its task groups in another task."""
     if not isinstance(item, pytest.Function) or "api" not in item.fixturenames:
         return
+    if item.callspec.params["api"] == "embedded":
+        item.add_marker("virtual_time")
     test = item.obj
 
     @wraps(test)

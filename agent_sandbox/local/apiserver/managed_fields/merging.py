@@ -52,7 +52,12 @@ def _merged_list(live: list[Any], applied: list[Any], schema: Schema) -> list[An
 
 def without_paths(value: dict[str, Any], paths: Iterable[Path], schema: Schema | None) -> None:
     """Remove fields and items, in place; objects and lists that became empty by it go as well."""
-    for path in sorted(paths, key=len, reverse=True):
+    gone: set[Path] = set()
+    for path in sorted(paths, key=len):
+        # An item goes as a whole; without its keys it could not be found again.
+        if any(path[:length] in gone for length in range(1, len(path))):
+            continue
+        gone.add(path)
         _remove(value, path, schema)
 
 

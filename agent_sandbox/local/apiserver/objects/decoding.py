@@ -51,7 +51,7 @@ def drop_nulls(value: Any, schema: Schema | None) -> None:
 
 
 def _check_types(resource: ResourceType, value: JsonObject, schema: Schema, path: str) -> None:
-    causes = schema_causes(value, schema, path)
+    causes = [cause for cause in schema_causes(value, schema, path) if "must be of type" in cause.message]
     if causes:
         raise BadRequestError(f"{cannot_be_handled(resource)}: {_decode_error(resource, causes[0])}")
 

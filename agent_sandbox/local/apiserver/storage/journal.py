@@ -4,9 +4,14 @@
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent_sandbox.local.apiserver.storage.stored import Key
+
+FIRST_REVISION: Final = 100
+"""Where an empty store begins. Not at 1: clients that ask for a revision before anything was there get 410, as in a
+cluster, whose first objects are its own.
+"""
 
 
 class JournalRecord(NamedTuple):
@@ -38,8 +43,8 @@ class MemoryJournal:
     """Keeps nothing and never leaves the event loop, so tests run in virtual time."""
 
     async def load(self) -> tuple[int, Iterable[JournalRecord]]:
-        """Nothing, from revision 1 on."""
-        return 1, ()
+        """Nothing, from the first revision on."""
+        return FIRST_REVISION, ()
 
     async def append(self, records: Sequence[JournalRecord]) -> None:
         """Accept and forget."""

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from agent_sandbox.local.apiserver.errors import StorageError
-from agent_sandbox.local.apiserver.storage.journal import JournalRecord
+from agent_sandbox.local.apiserver.storage.journal import FIRST_REVISION, JournalRecord
 from agent_sandbox.local.apiserver.storage.stored import Key
 
 _SCHEMA_VERSION: Final = 1
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (bucket, namespace, name)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
-INSERT OR IGNORE INTO counter VALUES (1, 1);
 """
+_FIRST: Final = "INSERT OR IGNORE INTO counter VALUES (1, ?)"
 _PUT: Final = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)"
 _DROP: Final = "DELETE FROM objects WHERE bucket = ? AND namespace = ? AND name = ?"
 
@@ -83,6 +83,7 @@ class SqliteJournal:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             self._check_version(connection)
             connection.executescript(_SCHEMA)
+            connection.execute(_FIRST, (FIRST_REVISION,))
             (revision,) = connection.execute("SELECT revision FROM counter").fetchone()
             rows = connection.execute("SELECT bucket, namespace, name, revision, body FROM objects")
             return revision, [JournalRecord(Key(*row[:3]), row[3], row[4]) for row in rows]
