@@ -19,7 +19,12 @@ from agent_sandbox.sandboxd.errors import SandboxdError, UnauthenticatedError
 from agent_sandbox.sandboxd.execution import Executor
 from agent_sandbox.sandboxd.legacy import LegacyApi
 from agent_sandbox.sandboxd.options import SandboxdOptions
+from agent_sandbox.sandboxd.process_table import ProcessTable
 from agent_sandbox.sandboxd.reaper import Reaper
+from agent_sandbox.sandboxd.uploads import Uploads
+from agent_sandbox.sandboxd.v1_files import FileApi
+from agent_sandbox.sandboxd.v1_processes import ProcessApi
+from agent_sandbox.sandboxd.v1_system import SystemApi
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +56,23 @@ class Daemon:
         self.executor = Executor(
             max_output=options.max_output_bytes, max_running=options.max_processes, ttl=options.operation_ttl
         )
+        self.uploads = Uploads(self.confinement, limit=options.max_upload_bytes)
+        self.processes = ProcessTable(max_running=options.max_processes, ttl=options.operation_ttl)
 
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin to accept commands; must run on the event loop."""
         self.reaper = Reaper(init=os.getpid() == 1 if self.options.init is None else self.options.init)
         self.executor.start(tasks, self.reaper)
+        self.processes.begin(tasks, self.reaper)
+        self.system = SystemApi(self.executor, self.processes)
 
     async def stop(self) -> None:
         """Refuse new commands, end the running ones."""
         self.stopping = True
-        await self.executor.stop(self.options.shutdown_grace)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.processes.stop, self.options.shutdown_grace)
+            await self.executor.stop(self.options.shutdown_grace)
+        await self.uploads.close()
 
     def close(self) -> None:
         """Let go of the processes that still run."""
@@ -97,7 +109,10 @@ def create_app(options: SandboxdOptions, tasks: anyio.abc.TaskGroup) -> web.Appl
     app = web.Application(middlewares=[_guard], client_max_size=options.max_body_bytes)
     app[DAEMON] = daemon
     legacy = LegacyApi(options, daemon.confinement, daemon.executor, daemon.environment)
-    app.router.add_routes([web.get("/healthz", _healthz), *legacy.routes()])
+    processes = ProcessApi(options, daemon.processes, daemon.environment)
+    tree = FileApi(options, daemon.confinement, daemon.uploads, daemon.reaper)
+    routes = [*legacy.routes(), *processes.routes(), *tree.routes(), *daemon.system.routes()]
+    app.router.add_routes([web.get("/healthz", _healthz), *routes])
     app.on_response_prepare.append(_sign)
     return app
 
@@ -162,6 +177,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    request.app[DAEMON].system.count(request.method, response.status)
     response.headers["Server"] = SERVER_NAME
     response.headers["X-Sandboxd-Version"] = WIRE_VERSION
 

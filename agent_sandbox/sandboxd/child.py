@@ -7,9 +7,11 @@ thread, because fork and exec may block; everything afterwards is driven by read
 
 import asyncio
 import errno
+import fcntl
 import os
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from agent_sandbox.sandboxd.identity import identity_of
 from agent_sandbox.sandboxd.reaper import Reaper
+from agent_sandbox.sandboxd.terminal import Terminal
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from a pipe at once: the capacity of a Linux pipe."""
@@ -155,8 +159,13 @@ class Child:
         self.exited.set()
 
 
-async def start_child(launch: Launch, reaper: Reaper, *, on_stdout: OnData, on_stderr: OnData) -> Child:
+async def start_child(
+    launch: Launch, reaper: Reaper, *, on_stdout: OnData, on_stderr: OnData, stdin: int | None = None
+) -> Child:
     """Start a command with pipes for its output.
+
+    Args:
+        stdin: descriptor to read input from instead of `launch.stdin`; it stays the caller's.
 
     Raises:
         StartError: the program, the working directory or the user does not exist, or the system is out of resources.
@@ -165,7 +174,7 @@ async def start_child(launch: Launch, reaper: Reaper, *, on_stdout: OnData, on_s
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     with reaper.starting():
         try:
-            pid = await _spawn(launch, stdout=out_write, stderr=err_write)
+            pid = await _spawn(launch, _Stdio(stdin, out_write, err_write))
         except BaseException:
             os.close(out_read)
             os.close(err_read)
@@ -178,28 +187,64 @@ async def start_child(launch: Launch, reaper: Reaper, *, on_stdout: OnData, on_s
     return child
 
 
-async def _spawn(launch: Launch, *, stdout: int, stderr: int) -> int:
+async def start_in_terminal(launch: Launch, reaper: Reaper, terminal: Terminal, *, on_output: OnData) -> Child:
+    """Start a command on a terminal of its own: it is the session's leader, the terminal controls it.
+
+    Args:
+        terminal: closed for us once the last process on it has gone; the caller writes input and sizes to it.
+
+    Raises:
+        StartError: as `start_child`.
+    """
+    with reaper.starting():
+        try:
+            slave = terminal.slave
+            pid = await _spawn(launch, _Stdio(slave, slave, slave, controlling=True))
+        finally:
+            terminal.close_slave()
+        child = Child(pid, (Pump(os.dup(terminal.master), on_output),))
+        reaper.watch(pid, child.on_exit)
+    return child
+
+
+@dataclass(frozen=True)
+class _Stdio:
+    stdin: int | None
+    stdout: int
+    stderr: int
+    controlling: bool = False
+
+
+async def _spawn(launch: Launch, stdio: _Stdio) -> int:
     """Fork and exec in a thread. Once begun it is waited for, so that no started process is ever lost."""
     pid = 0
     try:
         with anyio.CancelScope(shield=True):
-            pid = await anyio.to_thread.run_sync(partial(_spawn_blocking, launch, stdout=stdout, stderr=stderr))
-    except (OSError, ValueError, LookupError, subprocess.SubprocessError) as error:
+            pid = await anyio.to_thread.run_sync(partial(_spawn_blocking, launch, stdio))
+    except (OSError, ValueError, LookupError, OverflowError, subprocess.SubprocessError) as error:
         raise StartError(str(error)) from error
     return pid
 
 
-def _spawn_blocking(launch: Launch, *, stdout: int, stderr: int) -> int:
+def _spawn_blocking(launch: Launch, stdio: _Stdio) -> int:
+    account = identity_of(launch.user) if launch.user is not None else None
+    environment = dict(launch.environment)
+    if account is not None:
+        environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
     with _input(launch.stdin) as stdin:
         process = subprocess.Popen(  # noqa: S603 - running what the caller says is what we are for
             list(launch.argv),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            stdin=stdin if stdio.stdin is None else stdio.stdin,
+            stdout=stdio.stdout,
+            stderr=stdio.stderr,
             cwd=launch.cwd,
-            env=dict(launch.environment),
-            user=launch.user,
+            env=environment,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else account.groups,
             start_new_session=True,
+            # One system call between fork and exec; there is no other way to make a terminal the controlling one.
+            preexec_fn=partial(fcntl.ioctl, stdio.stdout, termios.TIOCSCTTY, 0) if stdio.controlling else None,  # noqa: PLW1509
         )
     # The reaper waits for this process; Popen must neither poll it nor warn about it.
     process.returncode = 0

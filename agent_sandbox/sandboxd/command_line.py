@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +61,19 @@ def _run(options: SandboxdOptions) -> None:
 
     from agent_sandbox.sandboxd.app import serve_until_signalled
 
+    _unignore_signals()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     anyio.run(serve_until_signalled, options)
+
+
+def _unignore_signals() -> None:
+    """Let commands react to signals that whoever started the daemon ignores (``nohup``, a shell's ``&``).
+
+    Ignored signals stay ignored through exec, handled ones do not; so each gets a handler that does nothing.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def parse(arguments: Sequence[str] | None = None) -> SandboxdOptions:

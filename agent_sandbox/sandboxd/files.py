@@ -178,18 +178,27 @@ class FileSink:
         self._confinement = confinement
         self._path = path
         self._limit = limit
-        self._mode = mode
+        self.mode = mode
         self._resources = ExitStack()
         self._digest = hashlib.sha256()
         self._pending = bytearray()
 
     async def __aenter__(self) -> Self:
-        await anyio.to_thread.run_sync(self._open_blocking)
+        await self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Begin; `close` must follow. The context manager does both."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._open_blocking)
+
+    async def close(self) -> None:
+        """Discard what was not committed."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._resources.close)
 
@@ -229,8 +238,12 @@ class FileSink:
         return checksum
 
     async def _flush(self) -> None:
-        data, self._pending = bytes(self._pending), bytearray()
-        if data:
+        if not self._pending:
+            return
+        # Bytes that count as received are written, also when the client goes away in this moment: an upload in parts
+        # goes on behind them.
+        with anyio.CancelScope(shield=True):
+            data, self._pending = bytes(self._pending), bytearray()
             await anyio.to_thread.run_sync(partial(self._write_blocking, data))
 
     def _open_blocking(self) -> None:
@@ -267,8 +280,8 @@ class FileSink:
             os.replace(name, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
 
     def _final_mode(self) -> int:
-        if self._mode is not None:
-            return self._mode
+        if self.mode is not None:
+            return self.mode
         try:
             present = os.stat(self._place.name, dir_fd=self._place.directory, follow_symlinks=False)
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import signal
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -107,12 +108,59 @@ class Fields:
             raise InvalidRequestError(f"{name} must be a list of strings without null bytes")
         return value
 
+    def nested(self, name: str) -> "Fields | None":
+        """An object within the object."""
+        value = self._body.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise InvalidRequestError(f"{name} must be an object")
+        return Fields(value)
+
+    def user(self, name: str) -> str | int | None:
+        """A user: name or number."""
+        value = self._body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < 2**32 - 1:
+                raise InvalidRequestError(f"{name} must be a user's name or number")
+            return value
+        return self.text(name)
+
+    def signal(self, name: str) -> int:
+        """A signal: ``SIGTERM``, ``TERM`` or its number."""
+        value = self._body.get(name)
+        try:
+            if isinstance(value, str):
+                return signal.Signals["SIG" + value.upper().removeprefix("SIG")].value
+            if isinstance(value, int) and not isinstance(value, bool):
+                return signal.Signals(value).value
+        except (KeyError, ValueError):
+            raise InvalidRequestError(f"{name}: there is no signal {value!r}") from None
+        raise InvalidRequestError(f"{name} must be a signal's name or number")
+
+    def mode(self, name: str) -> int | None:
+        """Permissions as three or four octal digits."""
+        return read_mode(self.text(name))
+
     def operation_id(self) -> str | None:
         """The caller's name for an operation."""
         value = self.text("operation_id")
         if value is not None and not (0 < len(value) <= MAX_OPERATION_ID and value.isprintable()):
             raise InvalidRequestError(f"operation_id must be 1 to {MAX_OPERATION_ID} printable characters")
         return value
+
+
+def read_mode(text: str | None) -> int | None:
+    """Permissions as three or four octal digits.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    if text is None:
+        return None
+    if not (3 <= len(text) <= 4 and all(digit in "01234567" for digit in text)):
+        raise InvalidRequestError(f"a mode is three or four octal digits, for example 0644, not {text!r}")
+    return int(text, 8)
 
 
 def split_command(command: str | list[str]) -> list[str]:
