@@ -16,6 +16,7 @@ import pytest
 
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient, NotFoundError
+from agent_sandbox.local.apiserver import StatusError
 from agent_sandbox.local.node import IsolationError, Node, NodeOptions
 from agent_sandbox.local.node.trial import find_tools
 from agent_sandbox.testing.apiserver import InMemoryApiServer
@@ -101,9 +102,14 @@ class Stack:
     async def until_printed(self, name: str, container: str, text: str) -> str:
         """Wait until a container printed a text; all it printed by then."""
         with anyio.fail_after(PATIENCE):
-            while text not in (output := await self.log(name, container)):  # noqa: ASYNC110 - nobody tells us
+            while True:
+                try:
+                    output = await self.log(name, container)
+                except StatusError:  # it has not started yet
+                    output = ""
+                if text in output:
+                    return output
                 await anyio.sleep(0.01)
-        return output
 
     async def log(self, name: str, container: str, **options: Any) -> str:
         """What a container printed."""
@@ -158,26 +164,24 @@ RunNode = Callable[..., AbstractAsyncContextManager[Stack]]
 
 @asynccontextmanager
 async def _running_node(state: Path, server: InMemoryApiServer | None = None, **options: Any) -> AsyncIterator[Stack]:
-    async with anyio.create_task_group() as group:
-        if server is None:
-            async with InMemoryApiServer() as fresh, _node_of(fresh, state, group, options) as stack:
-                yield stack
-        else:
-            async with _node_of(server, state, group, options) as stack:
-                yield stack
+    if server is None:
+        async with InMemoryApiServer() as fresh, _node_of(fresh, state, options) as stack:
+            yield stack
+    else:
+        async with _node_of(server, state, options) as stack:
+            yield stack
 
 
 @asynccontextmanager
-async def _node_of(
-    server: InMemoryApiServer, state: Path, group: anyio.abc.TaskGroup, options: Mapping[str, Any]
-) -> AsyncIterator[Stack]:
+async def _node_of(server: InMemoryApiServer, state: Path, options: Mapping[str, Any]) -> AsyncIterator[Stack]:
     client = KubeClient(server.transport())
     node = Node(client, clock=SystemClock(), state_dir=state, options=NodeOptions(**{"stop_grace": 0.2, **options}))
-    await group.start(node.run)
-    try:
-        yield Stack(server, client, node, state)
-    finally:
-        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        await group.start(node.run)
+        try:
+            yield Stack(server, client, node, state)
+        finally:
+            group.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import anyio.to_thread
 import structlog
 
 from agent_sandbox.local.node.bubblewrap import Box, Mount
+from agent_sandbox.local.node.cgroups import ControlGroup, limits_of
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts, container_command, container_environment, expand
@@ -154,6 +155,7 @@ class ContainerRunner:
             await process.wait()
             if failure := process.start_failure():
                 self.process = None
+                await self._end_reason(process, 1)
                 raise ContainerError("StartError", failure)
         started_at = self._context.clock.now()
         identity = f"{self._parts.record.uid}/{self.name}/{self._runs}"
@@ -171,13 +173,24 @@ class ContainerRunner:
             if self._startup_passed:
                 self.did_start.set()
             code = await self._watch(process, readiness)
-            reason = "Completed" if code == 0 else "Error"
+            reason = await self._end_reason(process, code)
             ended = Terminated(code, reason, "", started_at, self._context.clock.now())
             self._become(self.state.with_state(ended, ready=False, started=False))
             return ended
         finally:
             if not process.alive:
                 self.process = None
+
+    async def _end_reason(self, process: ContainerProcess, code: int) -> str:
+        """Why a container ended, as one word; gives its control group back."""
+        group = process.launch.group
+        kills = 0
+        if group is not None:
+            kills = await anyio.to_thread.run_sync(group.oom_kills)
+            await anyio.to_thread.run_sync(group.remove)
+        if code != 0 and kills:
+            return "OOMKilled"
+        return "Completed" if code == 0 else "Error"
 
     async def _watch(self, process: ContainerProcess, readiness: Probe | None) -> int:
         """Probe the container until it ends; its exit code."""
@@ -222,7 +235,17 @@ class ContainerRunner:
             memory_mounts=memory,
         )
         log_file = LogFile(self.log_path(self._runs))
-        return Launch(self._parts.record.uid, self._parts.record.host_uid, box, log_file, workspace)
+        record = self._parts.record
+        return Launch(record.uid, record.host_uid, box, log_file, workspace, self._group())
+
+    def _group(self) -> ControlGroup | None:
+        """The control group of a new run, with the container's limits."""
+        limits = self._container.resources.limits
+        if self._context.cgroups is None:
+            if {"memory", "cpu"} & limits.keys():
+                self._report("Warning", "LimitsNotEnforced", "this machine lets the stack enforce no resource limits")
+            return None
+        return self._context.cgroups.create(f"{self._parts.record.uid}-{self.name}", limits_of(limits))
 
     def log_path(self, run: int) -> Path:
         """The log file of one run."""
@@ -344,7 +367,7 @@ class ContainerRunner:
         self.process = None
         if isinstance(self.state.state, Running):
             started, now = self.state.state.started_at, self._context.clock.now()
-            reason = "Completed" if code == 0 else "Error"
+            reason = await self._end_reason(process, code)
             self.state = self.state.with_state(Terminated(code, reason, "", started, now), ready=False, started=False)
 
     async def _pre_stop(self, handler: Handler, process: ContainerProcess) -> None:

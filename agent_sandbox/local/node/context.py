@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.node.addresses import AddressPool
+from agent_sandbox.local.node.cgroups import Cgroups
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.pods import Pod
@@ -58,6 +59,8 @@ class NodeContext:
     logs: LogThread
     addresses: AddressPool
     base_environment: Mapping[str, str]
+    cgroups: Cgroups | None
+    """Where containers get their limits; None where this machine allows none."""
     report: ReportEvent
     root: bool
     """Whether Pods get host uids of their own."""

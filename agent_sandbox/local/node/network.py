@@ -253,6 +253,7 @@ class PodNetwork:
         uid: int | None,
         on_exit: ExitHandler,
         cwd: str | None = None,
+        cgroups: Sequence[str] = (),
     ) -> int:
         """Start a process in a Pod's network.
 
@@ -265,12 +266,23 @@ class PodNetwork:
             uid: the uid and gid it runs as, None for our own.
             on_exit: called on the event loop with the exit code, once, also when the helper dies (then with 137).
             cwd: its working directory.
+            cgroups: ``cgroup.procs`` files of the control groups that it joins first.
 
         Returns:
             Its process id.
         """
         return await self._launch(
-            "spawn", key, on_exit, fds, (), pod=pod, argv=list(argv), env=dict(env), uid=uid, cwd=cwd
+            "spawn",
+            key,
+            on_exit,
+            fds,
+            (),
+            pod=pod,
+            argv=list(argv),
+            env=dict(env),
+            uid=uid,
+            cwd=cwd,
+            cgroups=list(cgroups),
         )
 
     async def enter(
@@ -285,10 +297,21 @@ class PodNetwork:
         pidfd: int,
         seccomp_fd: int,
         cwd: str | None = None,
+        cgroups: Sequence[str] = (),
     ) -> int:
         """Start a command in all namespaces of the process behind ``pidfd``; otherwise like ``spawn``."""
-        extra = (pidfd, seccomp_fd)
-        return await self._launch("enter", key, on_exit, fds, extra, argv=list(argv), env=dict(env), uid=uid, cwd=cwd)
+        return await self._launch(
+            "enter",
+            key,
+            on_exit,
+            fds,
+            (pidfd, seccomp_fd),
+            argv=list(argv),
+            env=dict(env),
+            uid=uid,
+            cwd=cwd,
+            cgroups=list(cgroups),
+        )
 
     async def _launch(
         self, op: str, key: str, on_exit: ExitHandler, fds: Mapping[int, int], extra: Sequence[int], **values: Any

@@ -29,6 +29,7 @@ from agent_sandbox.kube import ConflictError, KubeClient, KubeError, MergePatch,
 from agent_sandbox.local.node.access import PodAccess
 from agent_sandbox.local.node.addresses import BARE_NETWORK, ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.cgroups import Cgroups, find_cgroups
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
 from agent_sandbox.local.node.errors import (
@@ -95,6 +96,7 @@ class Node:
         self._workers: dict[str, PodWorker | None] = {}
         self._refused: dict[str, str] = {}
         self._context: NodeContext | None = None
+        self._cgroups: Cgroups | None = None
         self._tasks: TaskGroup | None = None
         self._records: dict[str, PodRecord] = {}
         self._access = PodAccess(self._directory, clock, self._workers.get, self._current_context)
@@ -120,21 +122,30 @@ class Node:
             lock = await self._lock()
             stack.callback(os.close, lock)
             root = await anyio.to_thread.run_sync(build_root_files, self._directory.runtime)
-            if not self.options.unisolated:
-                self.machine = await try_isolation(root, self._directory.root, self._clock)
-            else:
-                self._addresses = AddressPool(BARE_NETWORK)
-                log.warning("PODS RUN WITHOUT ISOLATION", reason="started with --unisolated")
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._informer.run, name="node: pods")
-                group.start_soon(self._claims.run, name="node: claims")
-                group.start_soon(self._events.run, name="node: events")
-                self._informer.add_handler(self._seen)
-                self._claims.add_handler(self._provisioner.seen)
-                await self._informer.wait_until_synced()
-                await self._claims.wait_until_synced()
-                group.start_soon(self._provisioner.run, name="node: volumes")
-                await self._generations(root, lock, task_status)
+            self._cgroups = await anyio.to_thread.run_sync(find_cgroups, self._directory.root)
+            try:
+                await self._run_on(root, lock, task_status)
+            finally:
+                if self._cgroups is not None:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(self._cgroups.remove)
+
+    async def _run_on(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
+        if not self.options.unisolated:
+            self.machine = await try_isolation(root, self._directory.root, self._clock)
+        else:
+            self._addresses = AddressPool(BARE_NETWORK)
+            log.warning("PODS RUN WITHOUT ISOLATION", reason="started with --unisolated")
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._informer.run, name="node: pods")
+            group.start_soon(self._claims.run, name="node: claims")
+            group.start_soon(self._events.run, name="node: events")
+            self._informer.add_handler(self._seen)
+            self._claims.add_handler(self._provisioner.seen)
+            await self._informer.wait_until_synced()
+            await self._claims.wait_until_synced()
+            group.start_soon(self._provisioner.run, name="node: volumes")
+            await self._generations(root, lock, task_status)
 
     async def _lock(self) -> int:
         """The lock of the state directory; a killed node's helper may need a moment to end."""
@@ -195,6 +206,7 @@ class Node:
             logs=logs,
             addresses=self._addresses,
             base_environment=root.environment,
+            cgroups=self._cgroups,
             report=self._events.report,
             root=os.geteuid() == 0 and not self.options.unisolated,
         )

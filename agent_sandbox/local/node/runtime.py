@@ -20,6 +20,7 @@ import anyio
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.bubblewrap import ARGS_FD, INFO_FD, SECCOMP_FD, Box, Walls, box_arguments, box_command
+from agent_sandbox.local.node.cgroups import ControlGroup
 from agent_sandbox.local.node.errors import ContainerError, HelperError, PodNotRunningError
 from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.local.node.network import PodNetwork
@@ -44,6 +45,7 @@ class Launch:
         box: the container.
         log: where its output goes.
         bare_directory: its working directory on the host, for the runtime without isolation.
+        group: its control group, or None where limits cannot be enforced.
     """
 
     pod: str
@@ -51,6 +53,12 @@ class Launch:
     box: Box
     log: LogFile
     bare_directory: Path
+    group: ControlGroup | None = None
+
+    @property
+    def cgroups(self) -> list[str]:
+        """What each of its processes joins."""
+        return self.group.procs if self.group is not None else []
 
 
 class ContainerProcess:
@@ -294,6 +302,7 @@ class BubblewrapRuntime:
                 fds=fds,
                 uid=launch.host_uid,
                 on_exit=process.did_exit,
+                cgroups=launch.cgroups,
             )
         except HelperError as error:
             raise ContainerError("RunContainerError", str(error)) from error
@@ -320,6 +329,7 @@ class BubblewrapRuntime:
                 pidfd=process.pidfd,
                 seccomp_fd=self._filter_fd,
                 cwd=box.workdir,
+                cgroups=process.launch.cgroups,
             )
         except HelperError as error:
             raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error
@@ -367,6 +377,7 @@ class BareRuntime:
                 uid=None,
                 on_exit=on_exit,
                 cwd=str(directory),
+                cgroups=launch.cgroups,
             )
         except HelperError as error:
             raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error

@@ -243,6 +243,8 @@ class PodWorker:
     async def _remove(self) -> None:
         """Remove what is left on this machine, then the object: who sees it gone may rely on that."""
         await self._drop_network()
+        if self._context.cgroups is not None:
+            await anyio.to_thread.run_sync(self._context.cgroups.remove_some, self.record.uid)
         await anyio.to_thread.run_sync(self._context.directory.remove_pod, self.record.uid)
         while not self._gone:
             try:

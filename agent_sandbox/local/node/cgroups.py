@@ -1,0 +1,261 @@
+"""Limits of containers: memory, CPU and number of processes, by the machine's control groups.
+
+In: ``resources.limits`` of a container. Out: a ``ControlGroup`` whose files its processes join before they start. Three
+layouts are understood, found out by trying: version 2 (as root, or in a subtree that systemd delegated to the user),
+version 1, and both side by side. Where none is usable, ``find_cgroups`` returns None and limits are not enforced.
+
+All groups lie below one parent, named in the state directory, so that a later run finds and removes what a killed one
+left. Everything is written with plain calls; call from a worker thread.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agent_sandbox.local.node.quantities import parse_quantity
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_PROCESSES: Final = 2048
+"""Processes and threads of one container; many times what an agent needs, and the end of a fork bomb."""
+
+_CPU_PERIOD: Final = 100_000
+_CONTROLLERS: Final = ("memory", "pids", "cpu")
+_MOUNT: Final = Path("/sys/fs/cgroup")
+_REMOVE_ATTEMPTS: Final = 50
+_REMOVE_PAUSE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a container may use; None is no limit.
+
+    Attributes:
+        memory: bytes.
+        cpu: cores.
+        processes: processes and threads.
+    """
+
+    memory: int | None = None
+    cpu: Decimal | None = None
+    processes: int = DEFAULT_PROCESSES
+
+
+def limits_of(limits: Mapping[str, str | int | float]) -> Limits:
+    """``resources.limits`` of a container.
+
+    Raises:
+        ValueError: a value is no quantity.
+    """
+    memory, cpu = limits.get("memory"), limits.get("cpu")
+    return Limits(
+        int(parse_quantity(memory)) if memory is not None else None,
+        parse_quantity(cpu) if cpu is not None else None,
+    )
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(str(value), encoding="ascii")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _counter(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+class ControlGroup:
+    """One container's group: a directory per hierarchy."""
+
+    def __init__(self, directories: Mapping[str, Path], *, unified: bool) -> None:
+        self._directories = directories
+        self._unified = unified
+
+    @property
+    def procs(self) -> list[str]:
+        """Files in which a process that writes ``0`` joins the group."""
+        return [str(path / "cgroup.procs") for path in dict.fromkeys(self._directories.values())]
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits.
+
+        Raises:
+            OSError: the kernel refused one, for example a memory limit below its minimum.
+        """
+        memory, pids, cpu = (self._directories[name] for name in _CONTROLLERS)
+        _write(pids / "pids.max", limits.processes)
+        if limits.memory is not None and self._unified:
+            _write(memory / "memory.max", limits.memory)
+            with suppress(OSError):  # a kernel without swap accounting has no such file
+                _write(memory / "memory.swap.max", 0)
+        elif limits.memory is not None:
+            _write(memory / "memory.limit_in_bytes", limits.memory)
+            with suppress(OSError):
+                _write(memory / "memory.memsw.limit_in_bytes", limits.memory)
+        if limits.cpu is not None:
+            quota = max(1000, int(limits.cpu * _CPU_PERIOD))
+            if self._unified:
+                _write(cpu / "cpu.max", f"{quota} {_CPU_PERIOD}")
+            else:
+                _write(cpu / "cpu.cfs_period_us", _CPU_PERIOD)
+                _write(cpu / "cpu.cfs_quota_us", quota)
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed here because the memory limit was reached."""
+        name = "memory.events" if self._unified else "memory.oom_control"
+        return _counter(_read(self._directories["memory"] / name), "oom_kill")
+
+    def remove(self) -> None:
+        """Remove the group; its processes have ended, but the kernel may need a moment to notice."""
+        for path in dict.fromkeys(self._directories.values()):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for _ in range(_REMOVE_ATTEMPTS):
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(_REMOVE_PAUSE)  # in a worker thread
+        else:
+            return
+    log.warning("control group not removed", path=str(path))
+
+
+class Cgroups:
+    """The place below which this node makes its groups."""
+
+    def __init__(self, parents: Mapping[str, Path], *, unified: bool) -> None:
+        self._parents = parents
+        self._unified = unified
+
+    @property
+    def layout(self) -> str:
+        """``v2`` or ``v1``."""
+        return "v2" if self._unified else "v1"
+
+    @property
+    def parents(self) -> list[Path]:
+        """Our directories, one per hierarchy."""
+        return list(dict.fromkeys(self._parents.values()))
+
+    def create(self, name: str, limits: Limits) -> ControlGroup:
+        """Make a group with these limits.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        group = ControlGroup({key: path / name for key, path in self._parents.items()}, unified=self._unified)
+        for path in self.parents:
+            (path / name).mkdir(exist_ok=True)
+        try:
+            group.limit(limits)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def remove_some(self, prefix: str) -> None:
+        """Remove the groups whose names begin like this."""
+        for parent in self.parents:
+            for path in parent.glob(f"{prefix}*"):
+                _remove(path)
+
+    def remove(self) -> None:
+        """Remove everything of ours."""
+        remove_groups(self.parents)
+
+
+def remove_groups(parents: Iterable[Path]) -> None:
+    """Remove these groups and those below them; processes in them have ended."""
+    for parent in parents:
+        if parent.is_dir():
+            for child in [entry for entry in parent.iterdir() if entry.is_dir()]:
+                _remove(child)
+            _remove(parent)
+
+
+def find_cgroups(state_dir: Path) -> Cgroups | None:
+    """Take a place for our groups, after removing what an earlier run left there.
+
+    Args:
+        state_dir: the node's state directory; the place is recorded in it.
+    """
+    record = state_dir / "cgroups.json"
+    for attempt in (_unified, _split):
+        with suppress(OSError, ValueError):
+            _remove_recorded(record)
+            found = attempt(f"agent-sandbox-{zlib.crc32(str(state_dir).encode()):08x}", record)
+            probe = found.create("trial", Limits(memory=64 << 20, cpu=Decimal(1)))
+            probe.remove()
+            return found
+    with suppress(OSError, ValueError):
+        _remove_recorded(record)
+    return None
+
+
+def _remove_recorded(record: Path) -> None:
+    if record.exists():
+        remove_groups(Path(path) for path in json.loads(record.read_text()))
+        record.unlink()
+
+
+def _remember(record: Path, parents: Sequence[Path]) -> None:
+    record.write_text(json.dumps([str(path) for path in parents]))
+
+
+def _own_group() -> str:
+    """Our own group in the version 2 hierarchy, relative to its mount."""
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    raise OSError("no version 2 hierarchy")
+
+
+def _unified(name: str, record: Path) -> Cgroups:
+    """Version 2: below the root as root, below our own delegated group otherwise."""
+    if not (_MOUNT / "cgroup.controllers").exists():
+        raise OSError("version 2 is not mounted alone")
+    base = _MOUNT if os.geteuid() == 0 else _MOUNT / _own_group().lstrip("/")
+    parent = base / name
+    _remember(record, [parent])
+    if os.geteuid() != 0:
+        # Processes live in leaves only: step aside before controllers are handed down.
+        leaf = base / "agent"
+        leaf.mkdir(exist_ok=True)
+        for pid in _read(base / "cgroup.procs").split():
+            _write(leaf / "cgroup.procs", pid)
+    wanted = " ".join(f"+{controller}" for controller in _CONTROLLERS)
+    _write(base / "cgroup.subtree_control", wanted)
+    parent.mkdir(exist_ok=True)
+    _write(parent / "cgroup.subtree_control", wanted)
+    return Cgroups(dict.fromkeys(_CONTROLLERS, parent), unified=True)
+
+
+def _split(name: str, record: Path) -> Cgroups:
+    """Version 1: a directory in each controller's hierarchy."""
+    parents = {controller: _MOUNT / controller / name for controller in _CONTROLLERS}
+    _remember(record, list(parents.values()))
+    for path in parents.values():
+        path.mkdir(exist_ok=True)
+    return Cgroups(parents, unified=False)
