@@ -20,7 +20,7 @@ from agent_sandbox.sdk.errors import (
 from agent_sandbox.sdk.process import read_time
 from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source
 from agent_sandbox.sdk.transfers import CHUNK, Download, Upload, open_source
-from agent_sandbox.sdk.wire import Answer, Wire, encode_path, error_for_code
+from agent_sandbox.sdk.wire import Answer, Wire, encode_path, error_for_code, payload
 
 _REQUEST_SECONDS: Final = 60.0
 _IDLE_SECONDS: Final = 60.0
@@ -83,7 +83,7 @@ class AsyncFiles:
             _file_path(path),
             timeout=timeout,
             query=query,
-            body=lambda: aiohttp.BytesPayload(data),
+            body=lambda: payload(data),
             headers={"Content-Type": "application/octet-stream"},
         )
 

@@ -10,8 +10,6 @@ import json
 import secrets
 from typing import Any, Final
 
-import aiohttp
-
 from agent_sandbox.sdk.errors import (
     CommandTimeoutError,
     RequestTimeoutError,
@@ -19,7 +17,7 @@ from agent_sandbox.sdk.errors import (
     SandboxRequestError,
 )
 from agent_sandbox.sdk.results import ExecutionResult
-from agent_sandbox.sdk.wire import Wire, encode_path
+from agent_sandbox.sdk.wire import Wire, encode_path, payload
 
 GRACE_SECONDS: Final = 10.0
 """How much longer than a command's own timeout its answer is waited for: the runtime kills the command and reports."""
@@ -122,7 +120,7 @@ async def upload(wire: Wire, path: str, content: bytes, timeout: float | None) -
         "POST",
         "upload",
         timeout=timeout,
-        body=lambda: aiohttp.BytesPayload(b"".join([head, content, f"\r\n--{boundary}--\r\n".encode()])),
+        body=lambda: payload(b"".join([head, content, f"\r\n--{boundary}--\r\n".encode()])),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
 

@@ -23,7 +23,7 @@ from agent_sandbox.sdk.errors import (
     SandboxRequestError,
 )
 from agent_sandbox.sdk.results import ProgressCallback
-from agent_sandbox.sdk.wire import Wire, encode_path
+from agent_sandbox.sdk.wire import Wire, encode_path, payload
 
 CHUNK: Final = 1 << 18
 """Bytes handled at once; memory stays at a few of these, whatever the size of the file."""
@@ -193,7 +193,7 @@ class Upload:
             f"v1/uploads/{self._id}",
             timeout=_PART_SECONDS,
             query=query,
-            body=lambda: aiohttp.BytesPayload(part),
+            body=lambda: payload(part),
             headers={"Content-Type": "application/octet-stream"},
         )
 

@@ -6,6 +6,7 @@ that says so) and, once, a method that only reads. Redirects are refused, becaus
 to send its client elsewhere.
 """
 
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ _CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.C
 _ANY_ERROR: Final = frozenset(range(400, 600))
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
+_LARGE_BODY: Final = 1 << 19
 _ERROR_BODY_LIMIT: Final = 64 * 1024
 
 
@@ -98,6 +100,11 @@ class Answer:
             raise SandboxProtocolError(
                 f"the sandbox answered {len(self.body)} bytes that are no JSON: is another program listening there?"
             ) from error
+
+
+def payload(data: bytes) -> aiohttp.Payload:
+    """Bytes as a body. Large ones are handed to the socket piece by piece, so that other tasks get their turns."""
+    return aiohttp.BytesPayload(data) if len(data) < _LARGE_BODY else aiohttp.BytesIOPayload(io.BytesIO(data))
 
 
 def encode_path(path: str) -> str:
@@ -452,4 +459,4 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     return float(value) if value.isdigit() else 0.0
 
 
-__all__ = ["Answer", "Route", "Target", "Wire", "encode_path"]
+__all__ = ["Answer", "Route", "Target", "Wire", "encode_path", "payload"]

@@ -239,7 +239,7 @@ async def test_a_port_has_a_url_and_the_headers_that_lead_to_it(cluster: Pretend
 
         assert headers["X-Sandbox-Port"] == "3000"
         assert headers["X-Sandbox-ID"] == sandbox.sandbox_name
-        await sandbox.ports.wait(8888, timeout=5)
+        await sandbox.ports.wait(port_of(cluster.api_url), timeout=5)
 
 
 async def test_an_unknown_context_is_an_error_that_names_it(cluster: PretendCluster, tmp_path: Path) -> None:
