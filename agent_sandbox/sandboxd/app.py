@@ -10,7 +10,6 @@ from typing import Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 from aiohttp import web
 
 from agent_sandbox.sandboxd.confine import Confinement

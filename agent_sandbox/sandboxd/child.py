@@ -19,11 +19,11 @@ from functools import partial
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
 from agent_sandbox.sandboxd.identity import identity_of
 from agent_sandbox.sandboxd.reaper import Reaper
 from agent_sandbox.sandboxd.terminal import Terminal
+from agent_sandbox.sandboxd.threads import in_thread_or_undo
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from a pipe at once: the capacity of a Linux pipe."""
@@ -174,7 +174,7 @@ async def start_child(
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     with reaper.starting():
         try:
-            pid = await _spawn(launch, _Stdio(stdin, out_write, err_write))
+            pid = await _spawn(launch, _Stdio(stdin, out_write, err_write), reaper)
         except BaseException:
             os.close(out_read)
             os.close(err_read)
@@ -199,7 +199,7 @@ async def start_in_terminal(launch: Launch, reaper: Reaper, terminal: Terminal, 
     with reaper.starting():
         try:
             slave = terminal.slave
-            pid = await _spawn(launch, _Stdio(slave, slave, slave, controlling=True))
+            pid = await _spawn(launch, _Stdio(slave, slave, slave, controlling=True), reaper)
         finally:
             terminal.close_slave()
         child = Child(pid, (Pump(os.dup(terminal.master), on_output),))
@@ -215,15 +215,17 @@ class _Stdio:
     controlling: bool = False
 
 
-async def _spawn(launch: Launch, stdio: _Stdio) -> int:
+async def _spawn(launch: Launch, stdio: _Stdio, reaper: Reaper) -> int:
     """Fork and exec in a thread. Once begun it is waited for, so that no started process is ever lost."""
-    pid = 0
+
+    def unwanted(pid: int) -> None:
+        os.killpg(pid, signal.SIGKILL)
+        reaper.watch(pid, lambda _: None)
+
     try:
-        with anyio.CancelScope(shield=True):
-            pid = await anyio.to_thread.run_sync(partial(_spawn_blocking, launch, stdio))
+        return await in_thread_or_undo(partial(_spawn_blocking, launch, stdio), unwanted)
     except (OSError, ValueError, LookupError, OverflowError, subprocess.SubprocessError) as error:
         raise StartError(str(error)) from error
-    return pid
 
 
 def _spawn_blocking(launch: Launch, stdio: _Stdio) -> int:

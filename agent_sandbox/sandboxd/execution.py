@@ -216,6 +216,8 @@ class Executor:
         )
         if execution.abandoned:
             child.kill()
+        elif self._tasks is None:
+            child.signal(signal.SIGTERM)  # `stop` was called while it was being started.
         try:
             with anyio.move_on_after(request.timeout) as deadline:
                 await child.wait()

@@ -11,12 +11,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Final, Self
-
-import anyio
-import anyio.to_thread
 
 from agent_sandbox.sandboxd.confine import Confinement, Place
 from agent_sandbox.sandboxd.errors import (
@@ -28,6 +24,7 @@ from agent_sandbox.sandboxd.errors import (
     SandboxdError,
     TooLargeError,
 )
+from agent_sandbox.sandboxd.threads import in_thread
 
 WRITE_SIZE: Final = 1024 * 1024
 """Bytes gathered before they go to the disk: fewer hops to a thread, bounded memory per upload."""
@@ -194,13 +191,11 @@ class FileSink:
 
     async def open(self) -> None:
         """Begin; `close` must follow. The context manager does both."""
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._open_blocking)
+        await in_thread(self._open_blocking)
 
     async def close(self) -> None:
         """Discard what was not committed."""
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._resources.close)
+        await in_thread(self._resources.close)
 
     async def write(self, data: bytes) -> None:
         """Add bytes.
@@ -232,19 +227,15 @@ class FileSink:
             raise ChecksumMismatchError(
                 f"{self._path!r} arrived with SHA-256 {checksum}, announced was {sha256.lower()}"
             )
-        # A file half moved into its place because the client went away would help nobody.
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._commit_blocking)
+        await in_thread(self._commit_blocking)
         return checksum
 
     async def _flush(self) -> None:
         if not self._pending:
             return
-        # Bytes that count as received are written, also when the client goes away in this moment: an upload in parts
-        # goes on behind them.
-        with anyio.CancelScope(shield=True):
-            data, self._pending = bytes(self._pending), bytearray()
-            await anyio.to_thread.run_sync(partial(self._write_blocking, data))
+        data, self._pending = bytes(self._pending), bytearray()
+        # Begun, it is finished, also when the client goes away in this moment: an upload in parts goes on behind.
+        await in_thread(self._write_blocking, data)
 
     def _open_blocking(self) -> None:
         with translated(self._path):

@@ -5,14 +5,13 @@ from contextlib import ExitStack
 from typing import Self
 from urllib.parse import quote, unquote_to_bytes
 
-import anyio
-import anyio.to_thread
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from agent_sandbox.sandboxd.confine import Confinement
 from agent_sandbox.sandboxd.files import open_file_blocking
+from agent_sandbox.sandboxd.threads import in_thread
 
 
 def path_after(request: web.Request, prefix: str) -> str:
@@ -41,8 +40,7 @@ class OpenedFile(web.FileResponse):
             PathDeniedError: the path leaves the allowed directories.
         """
         with ExitStack() as opened:
-            with anyio.CancelScope(shield=True):
-                descriptor = await anyio.to_thread.run_sync(opened.enter_context, open_file_blocking(confinement, path))
+            descriptor = await in_thread(opened.enter_context, open_file_blocking(confinement, path))
             name = quote(os.fsencode(path.rstrip("/").rpartition("/")[2]), safe="")
             all_headers: CIMultiDict[str] = CIMultiDict(headers or {})
             all_headers["Content-Type"] = "application/octet-stream"

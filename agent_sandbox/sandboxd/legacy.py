@@ -5,11 +5,8 @@ is optional and additive: timeouts, variables, standard input, operation identif
 """
 
 import base64
-from functools import partial
 from typing import Any, Final
 
-import anyio
-import anyio.to_thread
 from aiohttp import BodyPartReader, web
 
 from agent_sandbox.sandboxd import files
@@ -27,6 +24,7 @@ from agent_sandbox.sandboxd.execution import ExecuteRequest, Executor, Outcome, 
 from agent_sandbox.sandboxd.http_files import OpenedFile, path_after
 from agent_sandbox.sandboxd.options import SandboxdOptions
 from agent_sandbox.sandboxd.requests import Fields, read_object, split_command
+from agent_sandbox.sandboxd.threads import in_thread
 
 PART_SIZE: Final = 256 * 1024
 """Bytes taken from a multipart body at once."""
@@ -106,7 +104,7 @@ class LegacyApi:
         """The entries of a directory."""
         path = path_after(request, "/list/")
         try:
-            entries = await anyio.to_thread.run_sync(partial(files.list_blocking, self._confinement, path))
+            entries = await in_thread(files.list_blocking, self._confinement, path)
         except PathNotFoundError:
             return web.json_response({"message": "Path is not a directory"}, status=404)
         except PathDeniedError:
@@ -119,7 +117,7 @@ class LegacyApi:
         """Whether something is at the path."""
         path = path_after(request, "/exists/")
         try:
-            found = await anyio.to_thread.run_sync(partial(files.exists_blocking, self._confinement, path))
+            found = await in_thread(files.exists_blocking, self._confinement, path)
         except PathDeniedError:
             return _denied()
         return web.json_response({"path": path, "exists": found})

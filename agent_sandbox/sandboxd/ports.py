@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
+
+from agent_sandbox.sandboxd.threads import in_thread
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTENING: Final = "0A"
@@ -45,7 +46,7 @@ async def wait_until_listening(number: int, timeout: float) -> bool:
     """Wait until a port listens; False if it does not within `timeout` seconds."""
     with anyio.move_on_after(timeout):
         while True:
-            ports = await anyio.to_thread.run_sync(listening_blocking)
+            ports = await in_thread(listening_blocking)
             if any(port.number == number for port in ports):
                 return True
             await anyio.sleep(LOOK_AGAIN)

@@ -71,7 +71,8 @@ class Process:
         )
         self._input: InputPipe | None = None
         self._terminal: Terminal | None = None
-        self._kill_asked = False
+        # Sent before it was started: it gets them as soon as it is.
+        self._early_signals: list[tuple[int, bool]] = []
 
     async def run(self, reaper: Reaper) -> None:
         """Start it and wait for its end. Never raises for what the command does."""
@@ -82,8 +83,8 @@ class Process:
             self._end()
             return
         self.settled.set()
-        if self._kill_asked:
-            self.child.kill()
+        for number, group in self._early_signals:
+            self.signal(number, group=group)
         try:
             with anyio.move_on_after(self.request.timeout) as deadline:
                 await self.child.wait()
@@ -109,7 +110,7 @@ class Process:
     def signal(self, number: int, *, group: bool) -> None:
         """Send a signal; one that has ended takes none, silently."""
         if self.child is None:
-            self._kill_asked = self._kill_asked or (number == signal.SIGKILL and self.running)
+            self._early_signals.append((number, group))
         elif number == signal.SIGKILL and group:
             self.child.kill()
         else:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 
 from agent_sandbox.sandboxd.child import Launch, StartError, start_child
 from agent_sandbox.sandboxd.confine import Confinement
@@ -15,6 +14,7 @@ from agent_sandbox.sandboxd.environment import inherited_environment
 from agent_sandbox.sandboxd.errors import InvalidRequestError, SandboxdError
 from agent_sandbox.sandboxd.execution import Capture
 from agent_sandbox.sandboxd.reaper import Reaper
+from agent_sandbox.sandboxd.threads import in_thread
 
 DEADLINE: Final = 30.0
 MAX_RESULT: Final = 16 * 1024 * 1024
@@ -36,7 +36,7 @@ async def search(
         PathNotFoundError: there is no such directory.
     """
     opened = confinement.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    directory = await anyio.to_thread.run_sync(opened.__enter__)
+    directory = await in_thread(opened.__enter__)
     out, err = Capture(MAX_RESULT), Capture(4096)
     try:
         launch = Launch(

@@ -7,11 +7,9 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 from aiohttp import BodyPartReader, web
 
 from agent_sandbox.sandboxd import files, tree
@@ -23,6 +21,7 @@ from agent_sandbox.sandboxd.options import SandboxdOptions
 from agent_sandbox.sandboxd.reaper import Reaper
 from agent_sandbox.sandboxd.requests import Fields, read_mode, read_object
 from agent_sandbox.sandboxd.search import search
+from agent_sandbox.sandboxd.threads import in_thread
 from agent_sandbox.sandboxd.uploads import Uploads
 from agent_sandbox.sandboxd.watch import Watch
 
@@ -67,7 +66,7 @@ class FileApi:
             return web.json_response(await self._listing(path))
         headers = {}
         if request.query.get("checksum") == "sha256":
-            headers[CHECKSUM_HEADER] = await anyio.to_thread.run_sync(_checksum_blocking, self._confinement, path)
+            headers[CHECKSUM_HEADER] = await in_thread(_checksum_blocking, self._confinement, path)
         return await OpenedFile.open(self._confinement, path, headers)
 
     async def write(self, request: web.Request) -> web.Response:
@@ -134,7 +133,7 @@ class FileApi:
         async with AsyncExitStack() as stack:
             opened = self._confinement.open(path, os.O_RDONLY | os.O_DIRECTORY)
             with files.translated(path):
-                directory = await anyio.to_thread.run_sync(opened.__enter__)
+                directory = await in_thread(opened.__enter__)
             stack.callback(opened.__exit__, None, None, None)
             watch = Watch(directory, recursive=_flag(request, "recursive", default=True))
             stack.callback(watch.close)
@@ -166,16 +165,14 @@ class FileApi:
         return web.Response(status=204)
 
     async def _stat(self, path: str, *, follow: bool = True) -> Entry:
-        return await anyio.to_thread.run_sync(partial(files.stat_blocking, self._confinement, path, follow=follow))
+        return await in_thread(files.stat_blocking, self._confinement, path, follow=follow)
 
     async def _listing(self, path: str) -> dict[str, Any]:
-        entries = await anyio.to_thread.run_sync(files.list_blocking, self._confinement, path)
+        entries = await in_thread(files.list_blocking, self._confinement, path)
         return {"path": path, "entries": [described(entry) for entry in entries]}
 
     async def _in_thread(self, change: Any, *paths: Any, **more: Any) -> None:
-        # A change that has begun is finished: half a removal helps nobody.
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(partial(change, self._confinement, *paths, **more))
+        await in_thread(change, self._confinement, *paths, **more)
 
 
 def described(entry: Entry) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 from aiohttp import web
 
 from agent_sandbox.sandboxd.errors import InvalidRequestError
@@ -11,6 +10,7 @@ from agent_sandbox.sandboxd.execution import Executor
 from agent_sandbox.sandboxd.openapi import document
 from agent_sandbox.sandboxd.ports import listening_blocking, wait_until_listening
 from agent_sandbox.sandboxd.process_table import ProcessTable
+from agent_sandbox.sandboxd.threads import in_thread
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 LONGEST_WAIT: Final = 3600.0
@@ -51,7 +51,7 @@ class SystemApi:
 
     async def list_ports(self, request: web.Request) -> web.Response:
         """TCP ports that listen now."""
-        ports = await anyio.to_thread.run_sync(listening_blocking)
+        ports = await in_thread(listening_blocking)
         return web.json_response({"ports": [{"port": port.number, "loopback": port.loopback} for port in ports]})
 
     async def wait_for_port(self, request: web.Request) -> web.Response:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 
 from agent_sandbox.sandboxd.errors import ExhaustedError
+from agent_sandbox.sandboxd.threads import in_thread
 
 _ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
 _OVERFLOW, _IGNORED, _ISDIR, _ONLYDIR, _DONT_FOLLOW = 0x4000, 0x8000, 0x40000000, 0x01000000, 0x02000000
@@ -72,7 +72,7 @@ class Watch:
 
     async def start(self) -> None:
         """Watch from now on."""
-        await anyio.to_thread.run_sync(self._add_all_blocking)
+        await in_thread(self._add_all_blocking)
         self._loop.add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
