@@ -16,9 +16,6 @@ import fcntl
 import json
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -148,30 +145,25 @@ def give_tree(path: Path, owner: int) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory that a sandbox could write to, even if it took away its own permissions."""
+    """Remove a directory that a sandbox could write to, even if it took away its own permissions.
 
-    def allow_and_retry(function: Callable[..., object], name: str, _: object) -> None:
-        if not os.path.lexists(name):
-            return
-        parent = Path(name).parent
-        for directory in (parent, Path(name)):
-            with suppress(OSError):
-                if stat.S_ISDIR(os.lstat(directory).st_mode):
-                    os.chmod(directory, 0o700)  # noqa: PTH101 - lstat has shown that this is no link
-        if function in (os.unlink, os.rmdir):
-            function(name)
-        else:
-            shutil.rmtree(name, ignore_errors=True)
-
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=allow_and_retry)
-
-
-@contextmanager
-def locked(directory: NodeDirectory) -> Iterator[int]:
-    """Own the state directory for as long as the block runs."""
-    fd = directory.lock()
+    Raises:
+        OSError: something in it cannot be removed.
+    """
     try:
-        yield fd
-    finally:
-        os.close(fd)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        _open_up(path)
+        shutil.rmtree(path)
+
+
+def _open_up(top: Path) -> None:
+    """Give the owner all rights on every directory of a tree, without following any link."""
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        directory.chmod(0o700)
+        with os.scandir(directory) as entries:
+            waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
