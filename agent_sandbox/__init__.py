@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         SandboxTooLargeError,
         SandboxWarmPoolNotFoundError,
         SearchMatch,
+        SyncReport,
         Terminal,
         UnsupportedByRuntimeError,
     )
@@ -122,6 +123,7 @@ __all__ = [
     "SandboxWarmPoolNotFoundError",
     "Sandboxes",
     "SearchMatch",
+    "SyncReport",
     "Terminal",
     "UnsupportedByRuntimeError",
 ]

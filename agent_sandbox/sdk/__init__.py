@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         SandboxState,
         SandboxStatus,
         SearchMatch,
+        SyncReport,
         Terminal,
     )
     from agent_sandbox.sdk.sandbox import AsyncSandbox
@@ -123,6 +124,7 @@ __all__ = [
     "SandboxWarmPoolNotFoundError",
     "Sandboxes",
     "SearchMatch",
+    "SyncReport",
     "Terminal",
     "UnsupportedByRuntimeError",
 ]
@@ -155,6 +157,7 @@ _HOMES: Final = {
     "SandboxStatus": "results",
     "Sandboxes": "sync.sandboxes",
     "SearchMatch": "results",
+    "SyncReport": "results",
     "Terminal": "results",
 }
 

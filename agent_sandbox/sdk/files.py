@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,8 +17,10 @@ from agent_sandbox.sdk.errors import (
     SandboxProtocolError,
     SandboxRequestError,
 )
+from agent_sandbox.sdk.mirror_plan import Direction, Preference
+from agent_sandbox.sdk.mirroring import Mirror
 from agent_sandbox.sdk.process import read_time
-from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source
+from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source, SyncReport
 from agent_sandbox.sdk.transfers import CHUNK, Download, Upload, open_source
 from agent_sandbox.sdk.wire import Answer, Wire, encode_path, error_for_code, payload
 
@@ -266,6 +268,38 @@ class AsyncFiles:
         finally:
             with anyio.move_on_after(2, shield=True):
                 await socket.close()
+
+    async def sync(
+        self,
+        local: str | Path,
+        remote: str = ".",
+        *,
+        direction: Direction = "both",
+        delete: bool = False,
+        prefer: Preference | None = None,
+        ignore: Sequence[str] = (),
+    ) -> SyncReport:
+        """Make a directory here and one in the sandbox equal.
+
+        What changed since the last sync is told by a hidden file in the local directory. The file ``.sandboxignore``
+        there says what is left alone, in the language of ``.gitignore``. Links are left alone, too.
+
+        Args:
+            local: the directory here; it is made if it is missing.
+            remote: the directory in the sandbox, likewise.
+            direction: ``both``, ``up`` (the local side is right) or ``down`` (the sandbox is right).
+            delete: whether what was removed on one side is removed on the other; with ``up`` and ``down``, whether
+                what only the other side has is removed.
+            prefer: which side wins where both changed; unset leaves both as they are and reports a conflict.
+            ignore: patterns beside those of the ignore file.
+
+        Raises:
+            SandboxProtocolError: the sandbox names files in a way that leads outside the local directory.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        await self._need_v1("directory sync")
+        mirror = Mirror(self, Path(local), remote, self._wire.name, ignore)
+        return await mirror.sync(direction=direction, delete=delete, prefer=prefer)
 
     # Keep this the last method: its name hides the builtin in annotations below it.
     async def list(self, path: str = ".") -> list[FileEntry]:

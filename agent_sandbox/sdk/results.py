@@ -155,6 +155,25 @@ class SearchMatch:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class SyncReport:
+    """What a directory sync did; paths are relative to both directories.
+
+    Attributes:
+        uploaded: written in the sandbox.
+        downloaded: written here.
+        removed_local: removed here.
+        removed_remote: removed in the sandbox.
+        conflicts: changed on both sides and left as they are, both.
+    """
+
+    uploaded: tuple[str, ...] = ()
+    downloaded: tuple[str, ...] = ()
+    removed_local: tuple[str, ...] = ()
+    removed_remote: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
 SandboxState = Literal["Pending", "Ready", "Suspended", "Failed", "Deleting"]
 
 
@@ -214,5 +233,6 @@ __all__ = [
     "SandboxStatus",
     "SearchMatch",
     "Source",
+    "SyncReport",
     "Terminal",
 ]

@@ -134,6 +134,12 @@ class Wire:
         self.port = port
         self._speaks_v1: bool | None = None
 
+    @property
+    def name(self) -> str:
+        """Names the sandbox."""
+        target = self._target()
+        return f"{target.namespace}/{target.sandbox_name}"
+
     async def request(
         self,
         method: str,

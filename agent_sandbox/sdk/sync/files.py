@@ -3,12 +3,13 @@
 Generated from ``agent_sandbox/sdk/files.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.files import AsyncFiles
-from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source
+from agent_sandbox.sdk.mirror_plan import Direction, Preference
+from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source, SyncReport
 
 
 class Files(Facade[AsyncFiles]):
@@ -194,6 +195,40 @@ class Files(Facade[AsyncFiles]):
             SandboxOutcomeUnknownError: the connection broke, so changes may have been missed.
         """
         return self._iterate(self._inner.watch(path, recursive=recursive))
+
+    def sync(
+        self,
+        local: str | Path,
+        remote: str = ".",
+        *,
+        direction: Direction = "both",
+        delete: bool = False,
+        prefer: Preference | None = None,
+        ignore: Sequence[str] = (),
+    ) -> SyncReport:
+        """Make a directory here and one in the sandbox equal.
+
+        What changed since the last sync is told by a hidden file in the local directory. The file ``.sandboxignore``
+        there says what is left alone, in the language of ``.gitignore``. Links are left alone, too.
+
+        Args:
+            local: the directory here; it is made if it is missing.
+            remote: the directory in the sandbox, likewise.
+            direction: ``both``, ``up`` (the local side is right) or ``down`` (the sandbox is right).
+            delete: whether what was removed on one side is removed on the other; with ``up`` and ``down``, whether
+                what only the other side has is removed.
+            prefer: which side wins where both changed; unset leaves both as they are and reports a conflict.
+            ignore: patterns beside those of the ignore file.
+
+        Raises:
+            SandboxProtocolError: the sandbox names files in a way that leads outside the local directory.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        return self._run(
+            lambda job: self._inner.sync(
+                local, remote, direction=direction, delete=delete, prefer=prefer, ignore=ignore
+            )
+        )
 
     def list(self, path: str = ".") -> list[FileEntry]:
         """What is in a directory, sorted by name.

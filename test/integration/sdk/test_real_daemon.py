@@ -32,12 +32,20 @@ async def opened(cluster: PretendCluster) -> AsyncIterator[AsyncSandboxClient]:
         yield sandbox
 
 
+async def has_ended(pid: str) -> bool:
+    """Whether a process has ended; one that nobody has reaped yet has."""
+    try:
+        stat = await anyio.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
+
+
 async def gone(pid: str) -> None:
-    """Wait until a process has ended; one that nobody has reaped yet has."""
-    stat = anyio.Path(f"/proc/{pid}/stat")
+    """Wait until a process has ended: nothing tells of the end of somebody else's child."""
     with anyio.fail_after(5):
-        while await stat.exists() and (await stat.read_text()).rpartition(")")[2].split()[0] not in {"Z", "X"}:
-            await anyio.sleep(0.01)  # noqa: ASYNC110 - nothing tells of the end of somebody else's child
+        while not await has_ended(pid):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
 
 
 async def test_shell_environment_directory_and_input_reach_the_command(cluster: PretendCluster) -> None:

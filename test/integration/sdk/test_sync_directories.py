@@ -1,0 +1,123 @@
+"""Directory sync with the real daemon: both ways, with conflicts, and with a sandbox that is hostile."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent_sandbox.sdk import AsyncFiles, AsyncSandboxClient, SandboxProtocolError, SyncReport
+from agent_sandbox.testing.pretend_cluster import PretendCluster
+
+
+@asynccontextmanager
+async def opened(cluster: PretendCluster) -> AsyncIterator[AsyncFiles]:
+    """The files of a sandbox with the real daemon in it."""
+    async with AsyncSandboxClient("python", kube=cluster.kube, api_url=cluster.api_url) as sandbox:
+        yield sandbox.files
+
+
+def tree(root: Path) -> dict[str, str]:
+    """All files of a directory that are no bookkeeping."""
+    return {
+        path.relative_to(root).as_posix(): path.read_text()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def put(root: Path, **files: str) -> None:
+    """Write files; ``__`` in a name stands for a slash."""
+    for name, content in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+async def test_both_sides_end_up_equal_and_a_second_sync_does_nothing(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="from here", d__b="deep")
+    put(remote, c="from there")
+    async with opened(cluster) as files:
+        first = await files.sync(local, "project")
+        second = await files.sync(local, "project")
+
+    assert first == SyncReport(uploaded=("a", "d/b"), downloaded=("c",))
+    assert second == SyncReport()
+    assert tree(local) == tree(remote) == {"a": "from here", "c": "from there", "d/b": "deep"}
+
+
+async def test_changes_go_over_and_conflicts_stay(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="1", b="1", c="1")
+    async with opened(cluster) as files:
+        await files.sync(local, "project")
+        put(local, a="here", c="changed here")
+        put(remote, b="there", c="also there")
+        report = await files.sync(local, "project")
+        settled = await files.sync(local, "project", prefer="remote")
+
+    assert report == SyncReport(uploaded=("a",), downloaded=("b",), conflicts=("c",))
+    assert settled == SyncReport(downloaded=("c",))
+    assert tree(local) == tree(remote) == {"a": "here", "b": "there", "c": "also there"}
+
+
+async def test_removals_go_over_only_when_told(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="1", b="1", c="1")
+    async with opened(cluster) as files:
+        await files.sync(local, "project")
+        (local / "a").unlink()
+        (remote / "b").unlink()
+        untouched = await files.sync(local, "project")
+        report = await files.sync(local, "project", delete=True)
+
+    assert untouched == SyncReport()
+    assert report == SyncReport(removed_local=("b",), removed_remote=("a",))
+    assert tree(local) == tree(remote) == {"c": "1"}
+
+
+async def test_ignored_paths_and_links_are_left_alone(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, keep="1", skip="1", build__x="1")
+    (local / ".sandboxignore").write_text("skip\nbuild/\n")
+    (local / "link").symlink_to("/etc/hostname")
+    put(remote, build__y="1", other="1")
+    async with opened(cluster) as files:
+        report = await files.sync(local, "project", ignore=["other"])
+
+    assert report.downloaded == ()
+    assert report.uploaded == (".sandboxignore", "keep")
+
+
+async def test_equal_content_without_history_is_no_conflict(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, same="content", other="aaa")
+    put(remote, same="content", other="bbb")
+    async with opened(cluster) as files:
+        report = await files.sync(local, "project")
+
+    assert report == SyncReport(conflicts=("other",))
+
+
+async def test_down_makes_this_side_what_that_side_is(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, extra="1", a="here")
+    put(remote, a="from there")
+    async with opened(cluster) as files:
+        await files.sync(local, "project", direction="down", delete=True)
+
+    assert tree(local) == {"a": "from there"}
+
+
+async def test_a_link_here_leads_no_byte_outside(cluster: PretendCluster, tmp_path: Path) -> None:
+    local, outside = tmp_path / "local", tmp_path / "outside"
+    outside.mkdir()
+    local.mkdir()
+    (local / "d").symlink_to(outside)
+    put(cluster.workspace / "project", d__stolen="x")
+    async with opened(cluster) as files:
+        with pytest.raises(SandboxProtocolError, match="link out of"):
+            await files.sync(local, "project")
+
+    assert list(outside.iterdir()) == []
