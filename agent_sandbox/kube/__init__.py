@@ -29,6 +29,7 @@ from agent_sandbox.kube.errors import (
     UnauthorizedError,
     UnreachableError,
 )
+from agent_sandbox.kube.modify import modify
 from agent_sandbox.kube.patches import ApplyPatch, Body, JsonPatch, MergePatch, Patch
 from agent_sandbox.kube.scale import Scale
 from agent_sandbox.kube.selectors import EVERYTHING, Requirement, Selector, format_labels, parse_selector, selector_from
@@ -76,6 +77,7 @@ __all__ = [
     "connect_to",
     "format_labels",
     "in_cluster",
+    "modify",
     "parse_selector",
     "selector_from",
 ]

@@ -32,8 +32,12 @@ STUCK_AFTER: Final = 1.0
 """Real seconds without any timer, socket or thread after which a virtual loop gives up."""
 
 
+LONGEST_TEST: Final = 30 * 86_400.0
+"""Virtual seconds after which a loop gives up: whatever the test waits for is not going to happen."""
+
+
 class StuckError(RuntimeError):
-    """A deadlock in virtual time: found at once instead of by the test's timeout."""
+    """A deadlock, or a wait without end, in virtual time: found at once instead of by the test's timeout."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -53,6 +57,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         """Move time forwards; the loop does that by itself when every task waits."""
         self._virtual_now += seconds
+        if self._virtual_now > LONGEST_TEST:
+            self._virtual_now = 0.0  # so that the tasks can still be cancelled
+            raise StuckError("a month of virtual time has passed: the test waits for what never happens")
 
     @property
     def waits_for_threads(self) -> bool:
