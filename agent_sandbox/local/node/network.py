@@ -31,9 +31,14 @@ _BROKER_TIMEOUT: Final = 2.0
 
 _DEFAULT_DENY: Final = """
 table inet pods {
+  set flows {
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    flags interval
+  }
   chain forward {
     type filter hook forward priority 0; policy drop;
     ct state established,related accept
+    ip saddr . ip daddr . meta l4proto . th dport @flows accept
   }
   chain input {
     type filter hook input priority 0; policy drop;
@@ -42,7 +47,7 @@ table inet pods {
   }
 }
 """
-"""Nobody starts a connection but the router (whose packets pass the output hook): not Pod to Pod, not Pod to router."""
+"""Nobody starts a connection but the router (whose packets pass the output hook), and Pods as ``flows`` allows."""
 
 ExitHandler = Callable[[int], None]
 

@@ -40,9 +40,11 @@ from agent_sandbox.local.node.errors import (
     StateInUseError,
 )
 from agent_sandbox.local.node.events import PodEvents
+from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
+from agent_sandbox.local.node.policy import Endpoint
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
 from agent_sandbox.local.node.runtime import BareRuntime, BubblewrapRuntime, Runtime
@@ -51,6 +53,7 @@ from agent_sandbox.local.node.volumes import claim_names
 from agent_sandbox.local.node.worker import PodWorker
 from agent_sandbox.runtime.informer import Informer
 from agent_sandbox.runtime.store import Change
+from agent_sandbox_api.core import NAMESPACES, NETWORK_POLICIES
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +93,9 @@ class Node:
         self._informer: Informer[StoredPod] = Informer(client, NODE_PODS, clock=clock)
         self._claims = Informer(client, NODE_CLAIMS, clock=clock)
         self._provisioner = ClaimProvisioner(client, clock, self._directory, self._claims.store, self._is_claim_used)
+        self._policies = Informer(client, NETWORK_POLICIES, clock=clock)
+        self._namespaces = Informer(client, NAMESPACES, clock=clock)
+        self._firewall = Firewall(self.network, clock, self._endpoints, self._policies.store, self._namespaces.store)
         self._events = PodEvents(client, clock, self.options.name)
         self._addresses = AddressPool(ISOLATED_NETWORK)
         # Workers by Pod UID; a UID is here from the moment its Pod is bound until its worker has ended.
@@ -139,11 +145,16 @@ class Node:
         async with anyio.create_task_group() as group:
             group.start_soon(self._informer.run, name="node: pods")
             group.start_soon(self._claims.run, name="node: claims")
+            group.start_soon(self._policies.run, name="node: network policies")
+            group.start_soon(self._namespaces.run, name="node: namespaces")
             group.start_soon(self._events.run, name="node: events")
             self._informer.add_handler(self._seen)
+            self._informer.add_handler(self._firewall.touch)
             self._claims.add_handler(self._provisioner.seen)
-            await self._informer.wait_until_synced()
-            await self._claims.wait_until_synced()
+            self._policies.add_handler(self._firewall.touch)
+            self._namespaces.add_handler(self._firewall.touch)
+            for informer in (self._informer, self._claims, self._policies, self._namespaces):
+                await informer.wait_until_synced()
             group.start_soon(self._provisioner.run, name="node: volumes")
             await self._generations(root, lock, task_status)
 
@@ -215,6 +226,8 @@ class Node:
         """Give every Pod its worker, until cancelled; then stop the containers."""
         self._workers.clear()
         await self._find_leftovers()
+        if self.network.isolated:
+            tasks.start_soon(self._firewall.run, name="node: network policy")
         self._tasks = tasks
         try:
             for pod in self._informer.store.list():
@@ -338,6 +351,7 @@ class Node:
         latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
         worker = PodWorker(self._current_context(), pod, record, self._provisioner.path_of, self._warnings())
         self._workers[uid] = worker
+        self._firewall.touch()
         if latest is None or latest.metadata.uid != uid:
             worker.update(None)
         elif latest.metadata.deleting:
@@ -349,6 +363,7 @@ class Node:
         self._addresses.give_back(record.address)
         self._records.pop(uid, None)
         del self._workers[uid]
+        self._firewall.touch()
 
     def _record(self, pod: Pod) -> PodRecord:
         metadata = pod.metadata
@@ -363,6 +378,21 @@ class Node:
 
     def _warnings(self) -> Mapping[str, str]:
         return {UNISOLATED_CONDITION: _UNISOLATED_MESSAGE} if self.options.unisolated else {}
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Pods that have an address now, as network policies see them."""
+        found = []
+        for worker in self._workers.values():
+            if worker is not None:
+                ports = {
+                    (port.name, port.protocol.lower()): port.container_port
+                    for container in worker.pod.spec.containers
+                    for port in container.ports
+                    if port.name
+                }
+                metadata = worker.pod.metadata
+                found.append(Endpoint(metadata.namespace, worker.record.address, metadata.labels, ports))
+        return found
 
     def _is_claim_used(self, namespace: str, name: str) -> bool:
         workers = [worker for worker in self._workers.values() if worker is not None]

@@ -130,6 +130,7 @@ class ContainerPort(msgspec.Struct, rename="camel", frozen=True):
 
     container_port: int
     name: str = ""
+    protocol: str = "TCP"
 
 
 class ContainerSecurity(msgspec.Struct, rename="camel", frozen=True):

@@ -1,0 +1,184 @@
+"""Which connections between Pods NetworkPolicies allow. A pure room: Pods and policies go in, a set of flows comes out.
+
+It follows networking.k8s.io/v1, with one difference that errs on the safe side: a Pod that no policy selects for
+ingress is reachable by no other Pod, where Kubernetes would let everybody in. The router is not a Pod and always gets
+in.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agent_sandbox.kube import selector_from
+
+_Json = dict[str, Any]
+
+_PROTOCOLS: Final = ("tcp", "udp", "sctp")
+_LAST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, order=True)
+class Flow:
+    """Connections that may be opened: from one Pod to ports of another."""
+
+    source: str
+    destination: str
+    protocol: str
+    first_port: int = 0
+    last_port: int = _LAST_PORT
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A Pod as policies see it.
+
+    Attributes:
+        namespace: its namespace.
+        address: its address.
+        labels: its labels.
+        ports: named ports of its containers, with their protocol: ``(name, protocol)`` to number.
+    """
+
+    namespace: str
+    address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A NetworkPolicy: its namespace and its spec as JSON."""
+
+    namespace: str
+    spec: _Json
+
+    def governs(self, endpoint: Endpoint, direction: str) -> bool:
+        """Whether it selects the Pod for ``Ingress`` or ``Egress``."""
+        if endpoint.namespace != self.namespace or direction not in self._types():
+            return False
+        return _selects(self.spec.get("podSelector"), endpoint.labels)
+
+    def _types(self) -> Sequence[str]:
+        given: Sequence[str] | None = self.spec.get("policyTypes")
+        return given or ["Ingress", *(["Egress"] if "egress" in self.spec else [])]
+
+
+def _selects(selector: _Json | None, labels: Mapping[str, str]) -> bool:
+    return selector_from(selector or {}).matches(labels)
+
+
+class PolicySet:
+    """All policies and namespaces of one moment."""
+
+    def __init__(self, policies: Iterable[Policy], namespaces: Mapping[str, Mapping[str, str]]) -> None:
+        """
+        Args:
+            policies: the policies.
+            namespaces: labels of namespaces by name.
+        """
+        self._policies = list(policies)
+        self._namespaces = namespaces
+
+    def flows(self, endpoints: Sequence[Endpoint]) -> set[Flow]:
+        """Everything that is allowed between these Pods."""
+        found: set[Flow] = set()
+        for target in endpoints:
+            inward = [policy for policy in self._policies if policy.governs(target, "Ingress")]
+            for source in endpoints if inward else ():
+                if source.address != target.address:
+                    found |= self._between(source, target, inward)
+        return found
+
+    def _between(self, source: Endpoint, target: Endpoint, inward: Sequence[Policy]) -> set[Flow]:
+        admitted = self._allowed(inward, "ingress", "from", source, target, target)
+        outward = [policy for policy in self._policies if policy.governs(source, "Egress")]
+        if not admitted or not outward:
+            return admitted
+        released = self._allowed(outward, "egress", "to", target, source, target)
+        return {flow for one in admitted for other in released if (flow := _common(one, other)) is not None}
+
+    def _allowed(
+        self,
+        policies: Sequence[Policy],
+        rules: str,
+        peers: str,
+        peer: Endpoint,
+        subject: Endpoint,
+        target: Endpoint,
+    ) -> set[Flow]:
+        """What one side's policies allow, as flows towards ``target``."""
+        source = peer if subject is target else subject
+        found = set()
+        for policy in policies:
+            for rule in policy.spec.get(rules) or ():
+                if self._names(rule.get(peers), peer, policy.namespace):
+                    found |= {Flow(source.address, target.address, *ports) for ports in _ports(rule, target)}
+        return found
+
+    def _names(self, peers: Sequence[_Json] | None, peer: Endpoint, namespace: str) -> bool:
+        """Whether a rule's list of peers holds this one; an absent or empty list holds everybody."""
+        return not peers or any(self._is(entry, peer, namespace) for entry in peers)
+
+    def _is(self, entry: _Json, peer: Endpoint, namespace: str) -> bool:
+        if entry.get("ipBlock"):
+            return _in_block(entry["ipBlock"], peer.address)
+        if entry.get("namespaceSelector") is not None:
+            if not _selects(entry["namespaceSelector"], self._namespaces.get(peer.namespace, {})):
+                return False
+        elif peer.namespace != namespace:
+            return False
+        return _selects(entry.get("podSelector"), peer.labels)
+
+
+def _in_block(block: _Json, address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    if parsed not in ipaddress.ip_network(block["cidr"], strict=False):
+        return False
+    return all(parsed not in ipaddress.ip_network(part, strict=False) for part in block.get("except") or ())
+
+
+def _ports(rule: _Json, target: Endpoint) -> Iterator[tuple[str, int, int]]:
+    """Protocol and range of ports of each entry of a rule; every port of every protocol if it names none."""
+    entries = rule.get("ports")
+    if not entries:
+        yield from ((protocol, 0, _LAST_PORT) for protocol in _PROTOCOLS)
+        return
+    for entry in entries:
+        protocol = str(entry.get("protocol") or "TCP").lower()
+        port = entry.get("port")
+        if port is None:
+            yield protocol, 0, _LAST_PORT
+        elif isinstance(port, str):
+            number = target.ports.get((port, protocol))
+            if number is not None:
+                yield protocol, number, number
+        else:
+            yield protocol, int(port), int(entry.get("endPort") or port)
+
+
+def _common(one: Flow, other: Flow) -> Flow | None:
+    """What both allow."""
+    first, last = max(one.first_port, other.first_port), min(one.last_port, other.last_port)
+    if one.protocol != other.protocol or first > last:
+        return None
+    return Flow(one.source, one.destination, one.protocol, first, last)
+
+
+def disjoint(flows: Iterable[Flow]) -> set[Flow]:
+    """The same connections without overlap: the kernel's sets hold no two ranges that share a port."""
+    merged: set[Flow] = set()
+    previous: Flow | None = None
+    for flow in sorted(flows):
+        if previous is not None and _same_pair(previous, flow) and flow.first_port <= previous.last_port + 1:
+            last = max(previous.last_port, flow.last_port)
+            previous = Flow(flow.source, flow.destination, flow.protocol, previous.first_port, last)
+            continue
+        if previous is not None:
+            merged.add(previous)
+        previous = flow
+    return merged | ({previous} if previous is not None else set())
+
+
+def _same_pair(one: Flow, other: Flow) -> bool:
+    return (one.source, one.destination, one.protocol) == (other.source, other.destination, other.protocol)
