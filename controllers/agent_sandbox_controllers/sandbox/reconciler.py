@@ -8,9 +8,11 @@ import structlog
 from agent_sandbox.kube import AlreadyExistsError, ApiError, ConflictError, NotFoundError, ServerError
 from agent_sandbox.runtime import Request, Result
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
+from agent_sandbox_api.core import PODS
 from agent_sandbox_api.names import CONDITION_READY, CONDITION_SUSPENDED
 from agent_sandbox_api.views import find_condition, is_condition_true
 from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
+from agent_sandbox_controllers.errors import StaleCacheError
 from agent_sandbox_controllers.holding import SANDBOX_DELAYS
 from agent_sandbox_controllers.indexes import BY_OWNER
 from agent_sandbox_controllers.memory import Identities
@@ -18,6 +20,7 @@ from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
 from agent_sandbox_controllers.sandbox.observed import Gate, Observed, wanted_pod_name
 from agent_sandbox_controllers.sandbox.outcome import Notice
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
+from agent_sandbox_controllers.sandbox.recreation import Recreation
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
 from agent_sandbox_controllers.sandbox.volumes import volume_names
 from agent_sandbox_controllers.status import Status
@@ -30,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 SOON: Final = 0.001
 """Seconds until the next pass where nothing is waited for, but this pass's write must stand before the next."""
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 """How often one pass plans anew because the cache turned out to be behind the server."""
 
 
@@ -48,7 +51,8 @@ class SandboxReconciler:
         self._world = world
         self._statuses = StatusWriter(world.client, SANDBOXES, SANDBOX_DELAYS)
         self._told: dict[str, set[tuple[str, str]]] = {}
-        self._identities = Identities(self._statuses.forget, self._forget)
+        self._recreation = Recreation()
+        self._identities = Identities(self._statuses.forget, self._recreation.forget, self._forget)
 
     async def reconcile(self, request: Request) -> Result:
         """Bring one Sandbox nearer to what it wants; see ``runtime.Reconciler``."""
@@ -99,25 +103,54 @@ class SandboxReconciler:
     async def _live(self, observed: Observed) -> float | None:
         current: Observed | None = observed
         refused: tuple[Trouble, ...] = ()
-        stale = False
+        stale, paced = False, None
         for _ in range(ROUNDS):
             assert current is not None, "a Sandbox that is gone ends the pass"
             plan = plan_children(current)
             self._tell(current, plan.notices)
+            actions, paced = await self._paced(current, plan.actions)
+            if actions is None:
+                return None
             with self._world.creating_pod(current.namespace, current.view.metadata.labels.get(LABEL_TEMPLATE_ID, "")):
-                refused, stale = await self._carry_out(plan.actions)
-            if plan.actions:
+                refused, stale = await self._carry_out(actions)
+            if actions:
                 current = self._observe_again(current)
             if current is None:
                 return None
             if not stale:
                 break
+        if stale:
+            raise StaleCacheError(f'Sandbox "{observed.namespace}/{observed.name}"')
         if current is None or current.expired:
             return SOON
         troubles = (*plan_children(current).troubles, *refused)
         wait = await self._write(current, living_status(current, troubles))
-        left = current.seconds_left
-        return soonest(wait, left, *(trouble.retry_after for trouble in troubles), SOON if stale else None)
+        return soonest(wait, paced, current.seconds_left, *(trouble.retry_after for trouble in troubles))
+
+    async def _paced(
+        self, observed: Observed, actions: tuple[Action, ...]
+    ) -> tuple[tuple[Action, ...] | None, float | None]:
+        """Hold a Pod back that would follow too soon upon another, and make sure that there is still somebody to make
+        it for.
+
+        Returns:
+            The actions that may be done now, None if the Sandbox is gone; and seconds until the others may be.
+        """
+        if observed.suspended:
+            self._recreation.forget(observed.uid)
+        now = self._world.clock.monotonic()
+        without_pod = tuple(each for each in actions if not (isinstance(each, Create) and each.resource is PODS))
+        if len(without_pod) == len(actions):
+            return actions, None
+        if not self._recreation.is_first(observed.uid):
+            wait = self._recreation.wait_for(observed.uid, now)
+            if wait > 0:
+                return without_pod, wait
+            live = await self._world.look(SANDBOXES, observed.namespace, observed.name)
+            if live is None or live.metadata.uid != observed.uid or live.metadata.deleting:
+                return None, None
+        self._recreation.made(observed.uid, now)
+        return actions, None
 
     async def _carry_out(self, actions: Sequence[Action]) -> tuple[tuple[Trouble, ...], bool]:
         """Write in order until something is refused.

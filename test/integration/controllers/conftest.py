@@ -1,4 +1,4 @@
-"""A cluster in memory for the controllers: the embedded API server, a manager with all four, and a kubelet that pretends.
+"""A cluster in memory for the controllers: the embedded API server, a manager with all four, and a pretended kubelet.
 
 Everything runs in virtual time. ``House`` is what tests talk to.
 """
@@ -178,8 +178,8 @@ class House:
     async def until(self, check: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
         """Wait in virtual time until a check gives something true."""
         with anyio.fail_after(within):
-            while not (result := await check()):
-                await anyio.sleep(0.05)  # noqa: ASYNC110 - in virtual time
+            while not (result := await check()):  # noqa: ASYNC110 - in virtual time
+                await anyio.sleep(0.05)
             return result
         raise AssertionError("unreachable: fail_after raises")
 

@@ -1,9 +1,9 @@
-"""A model: random users, a random kubelet, a slow and failing wire, a process that dies; and what must hold regardless.
+"""A model: random users, a random kubelet, a slow and failing wire, a process that dies: what must hold.
 
-hypothesis draws a script of steps. A witness stands at the server's store and looks at every committed change; its rules
-are the invariants of docs/edge-cases.md (design, section 3). At the end all faults are taken away, and the cluster must
-come to rest in a state that is right by its own objects alone. A failing script is printed and can be replayed with
-``@example``.
+hypothesis draws a script of steps. A witness stands at the server's store and looks at every committed change; its
+rules are the invariants of docs/edge-cases.md (design, section 3). At the end all faults are taken away, and the
+cluster must come to rest in a state that is right by its own objects alone. A failing script is printed and can be
+replayed with ``@example``.
 
 ``AGENT_SANDBOX_MODEL_EXAMPLES`` sets how many scripts are tried; a nightly run uses 2000.
 """
@@ -178,7 +178,7 @@ class Wire:
             options = msgspec.json.decode(rest["body"])
             uid = (options.get("preconditions") or {}).get("uid")
             self.witness.rule(bool(uid), f"4: DELETE {path} carries no UID")
-            self.witness.asked_to_delete.add(uid)
+            self.witness.asked_to_delete.add(str(uid))
         answer = await self.inner.request(method, path, **rest)
         if method != "GET" and self.countdown is not None:
             self.countdown -= 1

@@ -1,0 +1,50 @@
+"""Keeps a Pod that vanishes again and again from being created at full speed.
+
+A Pod that goes right after it was made has a reason: somebody deletes it, or its Sandbox is gone and this process has
+not heard of it yet. The first Pod of a Sandbox is never delayed, nor is the one after a suspension.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+FIRST_DELAY: Final = 0.5
+"""Seconds before a second Pod; doubled for each further one."""
+LONGEST_DELAY: Final = 60.0
+"""Seconds at most."""
+FORGIVEN_AFTER: Final = 600.0
+"""Seconds for which a Pod must have lived for its end to be an ordinary one."""
+
+
+@dataclass
+class _Made:
+    count: int
+    last: float
+
+
+class Recreation:
+    """When the next Pod of a Sandbox may be made, in memory."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+
+    def is_first(self, uid: str) -> bool:
+        """Whether this process has made no Pod for this Sandbox yet."""
+        return uid not in self._made
+
+    def wait_for(self, uid: str, now: float) -> float:
+        """Seconds until the next Pod may be made; 0 if it may be now."""
+        made = self._made.get(uid)
+        if made is None or now - made.last >= FORGIVEN_AFTER:
+            return 0.0
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(made.count - 1, 10))
+        return max(0.0, made.last + delay - now)
+
+    def made(self, uid: str, now: float) -> None:
+        """A Pod is being made."""
+        made = self._made.setdefault(uid, _Made(0, now))
+        made.count = 1 if now - made.last >= FORGIVEN_AFTER else made.count + 1
+        made.last = now
+
+    def forget(self, uid: str) -> None:
+        """The Sandbox is gone, or is suspended, so that the Pod went for a reason."""
+        self._made.pop(uid, None)
