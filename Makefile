@@ -63,7 +63,8 @@ kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against;
 
 .PHONY: test-envtest
 test-envtest: setup ## Run the tests that need a real kube-apiserver, against one started for them.
-	KUBEBUILDER_ASSETS="$$(hack/kube/build.sh)" $(BIN)/pytest test/envtest $(PYTEST_ARGS)
+	assets="$$(hack/kube/build.sh)" && export KUBEBUILDER_ASSETS="$$assets" && $(BIN)/pytest test/envtest $(PYTEST_ARGS) && \
+	  $(BIN)/python -m agent_sandbox.testing.run_with_kubernetes $(BIN)/pytest test/conformance $(PYTEST_ARGS)
 
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.

@@ -2,7 +2,7 @@
 # Finds or builds the real Kubernetes that `make test-envtest` runs against, and prints the folder it is in (stdout).
 # In this order: the folder that KUBEBUILDER_ASSETS names; what was built before; a build with Go; setup-envtest.
 # A build takes about 13 CPU minutes and 2 GiB of Go's cache, once per version; jobs: KUBE_BUILD_JOBS (default: all cores).
-# Exit status 3: this machine has none of them.
+# With --cached it builds and downloads nothing. Exit status 3: this machine has none of them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -47,6 +47,9 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
   echo "$KUBEBUILDER_ASSETS"
 elif complete "$assets" && [ -x "$assets/kube-controller-manager" ]; then
   echo "$assets"
+elif [ "${1:-}" = --cached ]; then
+  say "skipped: no real Kubernetes is built here yet (make kube-assets builds it with Go, once, in about 13 CPU minutes)"
+  exit 3
 elif command -v go >/dev/null; then
   mkdir -p "$assets"
   for program in "${programs[@]}"; do [ -x "$assets/$program" ] || build "$program"; done

@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from agent_sandbox.testing.certificates import CertificateAuthority
 from agent_sandbox.testing.envtest import EnvtestError, KubeAssets, kubernetes
+from agent_sandbox.testing.run_with_kubernetes import main
 
 
 def test_missing_assets_are_named_together_with_the_remedy(tmp_path: Path) -> None:
@@ -21,6 +23,13 @@ def test_without_a_folder_the_message_names_the_command(monkeypatch: pytest.Monk
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     with pytest.raises(EnvtestError, match="make test-envtest"):
         KubeAssets.find()
+
+
+def test_a_command_is_not_run_when_there_is_no_kubernetes_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    done = CliRunner().invoke(main, ["touch", "/nowhere/at/all"])
+    assert done.exit_code == 1
+    assert "KUBEBUILDER_ASSETS is not set" in done.output
 
 
 def test_a_program_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
