@@ -255,6 +255,7 @@ class Manifests:
     pool = staticmethod(pool)
     claim = staticmethod(claim)
     ready_status = staticmethod(ready_status)
+    merge = MergePatch
     house = staticmethod(open_house)
 
 
