@@ -8,6 +8,7 @@ from agent_sandbox.router.directory import Directory, Target
 from agent_sandbox.router.errors import RefusalError, RouterConfigError, RouterError
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.server import Router, serve
+from agent_sandbox.router.tokens import Scope, TokenKeys
 from agent_sandbox.router.upstream import SocketFactory
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "RouterConfigError",
     "RouterError",
     "RouterOptions",
+    "Scope",
     "SocketFactory",
     "Target",
+    "TokenKeys",
     "serve",
 ]

@@ -1,69 +1,125 @@
-"""Who may pass: compares the caller's bearer token with those in a file, without telling by its time how close it was.
+"""Who may pass, and where to: one token for everything, or signed tokens for one sandbox each.
 
-The file may change while the router runs: it is read again when its modification time does.
+In: the value of ``X-Sandbox-Authorization``. Out: a `Pass`. Tokens and keys come from files that may change while the
+router runs; they are read again when they do, so both rotate without a restart.
 """
 
 import hmac
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from agent_sandbox.clock import Clock
 from agent_sandbox.router.errors import RouterConfigError, UnauthenticatedError
+from agent_sandbox.router.tokens import Scope, TokenKeys
 
 CHECK_INTERVAL: Final = 1.0
-"""Seconds between two looks at the file: a wrong token never makes the router read files faster."""
+"""Seconds between two looks at a file: a wrong token never makes the router read files faster."""
+
+T = TypeVar("T")
+SCOPED_PREFIX: Final = "v1."
 
 
-class TokenFile:
-    """The tokens in a file, one per line; empty lines and lines that start with # do not count.
+class WatchedFile(Generic[T]):
+    """A file's content, read again when it changes.
+
+    Args:
+        read: makes the content; raises `RouterConfigError` for a file that is no good. Called in a thread.
+
+    Raises:
+        RouterConfigError: the file is no good at the start. Later, what was good before stays in force.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path], T]) -> None:
+        self._path = path
+        self._read = read
+        self._next_check = 0.0
+        self._seen = self._look_blocking()
+        self._content = read(path)
+
+    async def get(self) -> T:
+        """The content, at most a second old."""
+        now = anyio.current_time()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_INTERVAL
+            await anyio.to_thread.run_sync(self._refresh_blocking)
+        return self._content
+
+    def _refresh_blocking(self) -> None:
+        try:
+            seen = self._look_blocking()
+            if seen != self._seen:
+                self._content, self._seen = self._read(self._path), seen
+        except RouterConfigError:
+            # It is being replaced, or was emptied: what was good a moment ago stays good.
+            return
+
+    def _look_blocking(self) -> tuple[int, int, int]:
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise RouterConfigError(f"cannot read {self._path}: {error.strerror}") from error
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def read_tokens(path: Path) -> tuple[bytes, ...]:
+    """The tokens in a file, one per line; empty lines and lines that start with # do not count. Blocks.
 
     Raises:
         RouterConfigError: the file cannot be read or has no token.
     """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise RouterConfigError(f"cannot read the token file {path}: {error.strerror}") from error
+    tokens = tuple(line.strip() for line in lines if line.strip() and not line.startswith(b"#"))
+    if not tokens:
+        raise RouterConfigError(f"the token file {path} contains no token")
+    return tokens
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        self._next_check = 0.0
-        self._tokens: tuple[bytes, ...] = ()
-        self._read_blocking()
 
-    async def check(self, given: str | None) -> None:
-        """Let a caller pass.
+class Gate:
+    """Decides who may pass.
+
+    Args:
+        token_file: tokens that open every sandbox; None means that there are none.
+        key_file: keys that signed tokens are checked with; None means that there are none.
+
+    Raises:
+        RouterConfigError: a file is no good.
+    """
+
+    def __init__(self, *, token_file: Path | None, key_file: Path | None, clock: Clock) -> None:
+        self._tokens = WatchedFile(token_file, read_tokens) if token_file is not None else None
+        self._keys = (
+            WatchedFile(key_file, lambda path: TokenKeys.from_file(path, clock=clock)) if key_file is not None else None
+        )
+
+    @property
+    def open(self) -> bool:
+        """True if no credential is asked for."""
+        return self._tokens is None and self._keys is None
+
+    async def admit(self, authorization: str | None) -> Scope | None:
+        """What the caller may reach: a scope, or None for everything.
 
         Raises:
-            UnauthenticatedError: no token, or none of ours.
+            UnauthenticatedError: no credential, or none of ours.
         """
-        scheme, _, token = (given or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if self.open:
+            return None
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
             raise UnauthenticatedError("Missing or invalid X-Sandbox-Authorization header.")
-        await self._refresh()
-        offered = token.strip().encode("utf-8", "surrogateescape")
-        if not any(hmac.compare_digest(offered, known) for known in self._tokens):
-            raise UnauthenticatedError("Invalid token.")
-
-    async def _refresh(self) -> None:
-        now = anyio.current_time()
-        if now < self._next_check:
-            return
-        self._next_check = now + CHECK_INTERVAL
-        try:
-            await anyio.to_thread.run_sync(self._read_blocking)
-        except RouterConfigError:
-            # The file is being replaced, or was emptied: what was good a moment ago stays good.
-            return
-
-    def _read_blocking(self) -> None:
-        try:
-            status = self._path.stat()
-            if (seen := (status.st_mtime_ns, status.st_ino)) == self._seen:
-                return
-            lines = self._path.read_bytes().split(b"\n")
-        except OSError as error:
-            raise RouterConfigError(f"cannot read the token file {self._path}: {error.strerror}") from error
-        tokens = tuple(line.strip() for line in lines if line.strip() and not line.startswith(b"#"))
-        if not tokens:
-            raise RouterConfigError(f"the token file {self._path} contains no token")
-        self._tokens, self._seen = tokens, seen
+        if self._tokens is not None:
+            offered = token.encode("utf-8", "surrogateescape")
+            known = await self._tokens.get()
+            if any(hmac.compare_digest(offered, one) for one in known):
+                return None
+        if self._keys is not None and token.startswith(SCOPED_PREFIX):
+            return (await self._keys.get()).read(token)
+        raise UnauthenticatedError("Invalid token.")

@@ -61,6 +61,7 @@ class Target:
     Attributes:
         pod_uid: tells two Pods apart that had the same address one after the other.
         claim: name of the claim that holds the Sandbox, or None.
+        holder_uid: UID of that claim; of the Sandbox itself where there is none. Credentials are tied to it.
     """
 
     address: str
@@ -68,6 +69,12 @@ class Target:
     namespace: str
     sandbox: str
     claim: str | None
+    holder_uid: str
+
+    @property
+    def holder(self) -> str:
+        """Name of the claim, or of the Sandbox where there is none: what credentials are for."""
+        return self.claim or self.sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,14 @@ class Directory:
         pods = self._pods.get(sandbox.uid, {})
         for pod in pods.values():
             if pod.ready and not sandbox.deleting:
-                return Target(pod.address, pod.uid, namespace, sandbox.key[1], claim.key[1] if claim else None)
+                return Target(
+                    address=pod.address,
+                    pod_uid=pod.uid,
+                    namespace=namespace,
+                    sandbox=sandbox.key[1],
+                    claim=claim.key[1] if claim is not None else None,
+                    holder_uid=claim.uid if claim is not None else sandbox.claim_uid or sandbox.uid,
+                )
         raise _not_ready(identifier, namespace, sandbox.ready)
 
     def observe_sandbox(self, change: Change[SandboxView]) -> None:

@@ -34,6 +34,10 @@ CONTINUE_PATIENCE: Final = 1.0
 """Seconds that a client which asked for 100-continue waits before we say it ourselves: some servers never do."""
 
 
+REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+"""Methods without effect."""
+
+
 class After(Enum):
     """What becomes of a connection after an exchange."""
 
@@ -80,6 +84,12 @@ class Exchange:
         self._body = BodyDecoder(framing)
         self._body_done = self._body.done
         self._continued = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request has no effect: it may use a kept connection, and go out again if that was closed."""
+        head = self._head
+        return head.method in REPEATABLE and self._framing.kind is BodyKind.NONE and head.upgrade is None
 
     async def run(self, upstream: Wire) -> After:
         """Send the request, hand the response on.

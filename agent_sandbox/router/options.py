@@ -17,6 +17,8 @@ class RouterOptions:
         port: TCP port; 0 takes a free one.
         token_file: file with the router's own bearer tokens, one per line. Every request must carry one of them in
             ``X-Sandbox-Authorization``. Two lines allow a rotation; the file is read again when it changes.
+        key_file: file with the keys of signed tokens (`agent_sandbox.router.TokenKeys`), one per line, the first one
+            being the newest. A signed token opens one sandbox; those in `token_file` open all.
         unsafe_allow_all: serve without any credential. Whoever reaches the port then reaches every sandbox.
         connect_timeout: seconds to reach the Pod, all attempts together.
         response_timeout: seconds from the end of the request until the sandbox begins to answer. A legacy
@@ -39,6 +41,7 @@ class RouterOptions:
     host: str = "127.0.0.1"
     port: int = ROUTER_PORT
     token_file: Path | None = None
+    key_file: Path | None = None
     unsafe_allow_all: bool = False
     connect_timeout: float = 5.0
     response_timeout: float = 180.0
@@ -55,14 +58,15 @@ class RouterOptions:
     proto: str = "http"
 
     def __post_init__(self) -> None:
-        if self.token_file is None and not self.unsafe_allow_all:
+        guarded = self.token_file is not None or self.key_file is not None
+        if not guarded and not self.unsafe_allow_all:
             raise RouterConfigError(
-                "the router has no credential to ask for: give it a token file (--token-file), or say "
-                "--unsafe-allow-all to let everybody who reaches its port into every sandbox"
+                "the router has no credential to ask for: give it tokens (--token-file) or the keys of signed tokens "
+                "(--key-file), or say --unsafe-allow-all to let everybody who reaches its port into every sandbox"
             )
-        if self.token_file is None and not _is_loopback(self.host):
+        if not guarded and not _is_loopback(self.host):
             raise RouterConfigError(
-                f"without a token file the router listens on loopback only, not on {self.host}: everybody in the "
+                f"without tokens or keys the router listens on loopback only, not on {self.host}: everybody in the "
                 "network would reach every sandbox"
             )
 

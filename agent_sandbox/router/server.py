@@ -15,10 +15,12 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from agent_sandbox.router.credentials import TokenFile
+from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.router.credentials import Gate
 from agent_sandbox.router.directory import Directory, Target
 from agent_sandbox.router.errors import (
     BrokenError,
+    ForbiddenError,
     HeadTooLargeError,
     RefusalError,
     TimedOutError,
@@ -38,13 +40,11 @@ from agent_sandbox.router.http1 import (
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.rewrite import text_of
 from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, read_route
+from agent_sandbox.router.tokens import Scope
 from agent_sandbox.router.upstream import SocketFactory, Upstreams, plain_socket
 from agent_sandbox.router.wire import Wire, WireError
 
 logger = logging.getLogger(__name__)
-
-REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
-"""Methods without effect: they may use a kept connection, and be sent again if it turns out to be closed."""
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 4 * 1024 * 1024
@@ -72,18 +72,25 @@ class Router:
     Args:
         directory: what is known of sandboxes; somebody else feeds it.
         socket_factory: makes the sockets that reach Pods; the host's own by default.
+        clock: tells whether a token has expired.
 
     Raises:
         RouterConfigError: the token file cannot be read or is empty.
     """
 
     def __init__(
-        self, directory: Directory, *, options: RouterOptions, socket_factory: SocketFactory = plain_socket
+        self,
+        directory: Directory,
+        *,
+        options: RouterOptions,
+        socket_factory: SocketFactory = plain_socket,
+        clock: Clock | None = None,
     ) -> None:
+        clock = clock or SystemClock()
         self.options = options
         self._directory = directory
         self._upstreams = Upstreams(socket_factory, connect_timeout=options.connect_timeout)
-        self._tokens = TokenFile(options.token_file) if options.token_file is not None else None
+        self._gate = Gate(token_file=options.token_file, key_file=options.key_file, clock=clock)
         self._clients: set[_Client] = set()
         self._draining = False
         self._quiet = anyio.Event()
@@ -163,9 +170,9 @@ class Router:
             if (own := self._own_answer(head)) is not None:
                 wire.write(own)
                 return await self._after_own_answer(wire, head, framing)
-            route = await self._admit(head, framing)
+            scope, route = await self._admit(head, framing)
             exchange = Exchange(wire, head, framing, self.options, name=route.identifier, draining=self._draining)
-            return await self._exchange(exchange, route, head, framing)
+            return await self._exchange(exchange, route, scope)
         except RefusalError as refusal:
             if exchange is not None and exchange.progress.answering:
                 # The answer has begun: only a broken connection still says that it will not end well.
@@ -199,33 +206,46 @@ class Router:
             return None if raw is None else parse_request(raw)
         return None
 
-    async def _admit(self, head: RequestHead, framing: Framing) -> Route:
+    async def _admit(self, head: RequestHead, framing: Framing) -> tuple[Scope | None, Route]:
         """Check the credential, then the route and the body's size."""
-        if self._tokens is not None:
-            await self._tokens.check(text_of(head, AUTHORIZATION))
+        scope = await self._gate.admit(text_of(head, AUTHORIZATION))
         route = read_route(head)
         limit = self.options.max_body_bytes
         if limit is not None and framing.kind is BodyKind.LENGTH and framing.length > limit:
             raise TooLargeError(f"The request body is larger than {limit} bytes.")
-        return route
+        return scope, route
 
-    async def _exchange(self, exchange: Exchange, route: Route, head: RequestHead, framing: Framing) -> After:
+    async def _exchange(self, exchange: Exchange, route: Route, scope: Scope | None) -> After:
         total = self.options.total_timeout if route.timeout is None else min(route.timeout, self.options.max_timeout)
         try:
             with anyio.fail_after(total):
-                target = await self._directory.resolve(
-                    route.namespace,
-                    route.identifier,
-                    wait_unknown=self.options.wait_unknown,
-                    wait_ready=self.options.wait_ready,
-                )
-                if head.method in REPEATABLE and framing.kind is BodyKind.NONE and head.upgrade is None:
+                target = await self._resolve(route, scope)
+                if exchange.repeatable:
                     after = await self._over_kept_connection(exchange, target, route)
                     if after is not None:
                         return after
                 return await self._over_fresh_connection(exchange, target, route)
         except TimeoutError as error:
             raise TimedOutError(f"Timed out waiting for the backend sandbox: {route.identifier}") from error
+
+    async def _resolve(self, route: Route, scope: Scope | None) -> Target:
+        """The Pod, if the credential is for it. A stranger learns nothing about sandboxes that are not its own."""
+        if scope is not None and scope.namespace != route.namespace:
+            raise ForbiddenError("This credential is for another sandbox.")
+        try:
+            target = await self._directory.resolve(
+                route.namespace,
+                route.identifier,
+                wait_unknown=self.options.wait_unknown,
+                wait_ready=self.options.wait_ready,
+            )
+        except RefusalError:
+            if scope is not None and scope.name != route.identifier:
+                raise ForbiddenError("This credential is for another sandbox.") from None
+            raise
+        if scope is not None:
+            scope.check(namespace=target.namespace, name=target.holder, uid=target.holder_uid, port=route.port)
+        return target
 
     async def _over_kept_connection(self, exchange: Exchange, target: Target, route: Route) -> After | None:
         """Try a kept connection; None if there is none, or it was closed before it answered anything."""

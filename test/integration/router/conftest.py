@@ -173,6 +173,10 @@ class Place:
         add(self.directory, sandbox(name), pod(name, f"{name}-uid"))
         return scripted
 
+    def forget_pod(self, name: str) -> None:
+        """Tell the router that the Pod of a sandbox has gone."""
+        replace(self.directory, pod(name, f"{name}-uid"), None)
+
     async def ask(self, request: bytes) -> bytes:
         """Send bytes on a connection of their own and read until the router closes it."""
         client = await self.client()
