@@ -225,9 +225,11 @@ class AsyncSandbox:
                 _log.warning("the heartbeat of sandbox %s failed and is tried again: %s", self.claim_name, error)
 
     async def _scale(self, replicas: int) -> SandboxView:
-        patch = MergePatch({"spec": {"replicas": replicas}})
+        """Through the scale subresource: who may only suspend and resume must not be able to change the Pod as well."""
+        kube = self._connection.kube
         try:
-            return await self._connection.kube.patch(SANDBOXES, self.sandbox_name, patch, self.namespace)
+            await kube.set_scale(SANDBOXES, self.sandbox_name, replicas, self.namespace)
+            return await kube.get(SANDBOXES, self.sandbox_name, self.namespace)
         except NotFoundError as error:
             raise self._gone() from error
         except KubeError as error:
