@@ -145,8 +145,9 @@ def _remove(path: Path) -> None:
 class Cgroups:
     """The place below which this node makes its groups."""
 
-    def __init__(self, parents: Mapping[str, Path], *, unified: bool) -> None:
+    def __init__(self, parents: Mapping[str, Path], record: Path, *, unified: bool) -> None:
         self._parents = parents
+        self._record = record
         self._unified = unified
 
     @property
@@ -184,6 +185,7 @@ class Cgroups:
     def remove(self) -> None:
         """Remove everything of ours."""
         remove_groups(self.parents)
+        self._record.unlink(missing_ok=True)
 
 
 def remove_groups(parents: Iterable[Path]) -> None:
@@ -249,7 +251,7 @@ def _unified(name: str, record: Path) -> Cgroups:
     _write(base / "cgroup.subtree_control", wanted)
     parent.mkdir(exist_ok=True)
     _write(parent / "cgroup.subtree_control", wanted)
-    return Cgroups(dict.fromkeys(_CONTROLLERS, parent), unified=True)
+    return Cgroups(dict.fromkeys(_CONTROLLERS, parent), record, unified=True)
 
 
 def _split(name: str, record: Path) -> Cgroups:
@@ -258,4 +260,4 @@ def _split(name: str, record: Path) -> Cgroups:
     _remember(record, list(parents.values()))
     for path in parents.values():
         path.mkdir(exist_ok=True)
-    return Cgroups(parents, unified=False)
+    return Cgroups(parents, record, unified=False)

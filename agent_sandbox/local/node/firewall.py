@@ -6,6 +6,7 @@ ours closes and never opens. Connections that are established already stay, as w
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -25,6 +26,14 @@ _COALESCE: Final = 0.01
 _RETRY: Final = 1.0
 
 Endpoints = Callable[[], list[Endpoint]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the pod network lets through: connections between Pods, and Pods that may ask for names."""
+
+    flows: frozenset[Flow] = frozenset()
+    resolvers: frozenset[str] = frozenset()
 
 
 class Firewall:
@@ -54,7 +63,7 @@ class Firewall:
 
     async def run(self) -> None:
         """Keep the rules right until cancelled; begins with a pod network that allows nothing."""
-        applied: set[Flow] = set()
+        applied = Rules()
         self._changed.set()
         while True:
             await self._changed.wait()
@@ -62,7 +71,7 @@ class Firewall:
             self._changed = anyio.Event()
             wanted = self._wanted()
             try:
-                await self._apply(applied - wanted, wanted - applied)
+                await self._apply(applied, wanted)
             except HelperError as error:
                 log.error("network policies not applied; Pods stay closed to each other", error=str(error))
                 await self._clock.sleep(_RETRY)
@@ -70,26 +79,32 @@ class Firewall:
             else:
                 applied = wanted
 
-    def _wanted(self) -> set[Flow]:
+    def _wanted(self) -> Rules:
         policies = [Policy(entry.metadata.namespace, raw_object(entry.spec)) for entry in self._policies.list()]
         namespaces = {entry.metadata.name: entry.metadata.labels for entry in self._namespaces.list()}
         try:
-            return disjoint(PolicySet(policies, namespaces).flows(self._endpoints()))
+            policy_set, endpoints = PolicySet(policies, namespaces), self._endpoints()
+            resolvers = frozenset(entry.address for entry in endpoints if policy_set.may_resolve(entry))
+            return Rules(frozenset(disjoint(policy_set.flows(endpoints))), resolvers)
         except (ValueError, TypeError, KeyError) as error:
             log.error("a network policy cannot be read; Pods are closed to each other", error=repr(error))
-            return set()
+            return Rules()
 
-    async def _apply(self, gone: set[Flow], new: set[Flow]) -> None:
+    async def _apply(self, applied: Rules, wanted: Rules) -> None:
         # One transaction: what goes, goes first, so that a changed range does not collide with its old form.
-        rules = [_change("delete", gone)] if gone else []
-        rules += [_change("add", new)] if new else []
-        if rules:
-            await self._network.apply_rules("\n".join(rules) + "\n")
+        commands = [
+            *_change("delete", "flows", map(_element, applied.flows - wanted.flows)),
+            *_change("delete", "resolvers", applied.resolvers - wanted.resolvers),
+            *_change("add", "flows", map(_element, wanted.flows - applied.flows)),
+            *_change("add", "resolvers", wanted.resolvers - applied.resolvers),
+        ]
+        if commands:
+            await self._network.apply_rules("\n".join(commands) + "\n")
 
 
-def _change(verb: str, flows: Iterable[Flow]) -> str:
-    elements = ", ".join(_element(flow) for flow in sorted(flows))
-    return f"{verb} element inet pods flows {{ {elements} }}"
+def _change(verb: str, name: str, elements: Iterable[str]) -> list[str]:
+    listed = ", ".join(sorted(elements))
+    return [f"{verb} element inet pods {name} {{ {listed} }}"] if listed else []
 
 
 def _element(flow: Flow) -> str:

@@ -24,6 +24,7 @@ from anyio.abc import Process, TaskStatus
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK
 from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.helper import channel
+from agent_sandbox.local.node.helper.namespaces import GATEWAY
 
 _POOL_SIZE: Final = 64
 _POOL_LOW: Final = 32
@@ -35,6 +36,9 @@ table inet pods {
     type ipv4_addr . ipv4_addr . inet_proto . inet_service
     flags interval
   }
+  set resolvers {
+    type ipv4_addr
+  }
   chain forward {
     type filter hook forward priority 0; policy drop;
     ct state established,related accept
@@ -44,10 +48,12 @@ table inet pods {
     type filter hook input priority 0; policy drop;
     iifname "lo" accept
     ct state established,related accept
+    ip saddr @resolvers ip daddr 169.254.1.1 udp dport 53 accept
   }
 }
 """
-"""Nobody starts a connection but the router (whose packets pass the output hook), and Pods as ``flows`` allows."""
+"""Nobody starts a connection but the router (whose packets pass the output hook), and Pods as ``flows`` allows;
+those in ``resolvers`` may ask the router for names."""
 
 ExitHandler = Callable[[int], None]
 
@@ -246,6 +252,11 @@ class PodNetwork:
     async def apply_rules(self, ruleset: str) -> None:
         """Load nftables rules in the network of the router between Pods."""
         await self.request("nft", ruleset=ruleset)
+
+    async def listen_udp(self, port: int) -> socket.socket:
+        """A UDP socket of the router between Pods, bound to the address that Pods know it by."""
+        _, fds = await self.request("listen", address=GATEWAY, port=port)
+        return socket.socket(fileno=fds[0])
 
     async def spawn(
         self,

@@ -32,6 +32,7 @@ from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.cgroups import Cgroups, find_cgroups
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
+from agent_sandbox.local.node.dns import ServiceNames, serve_names
 from agent_sandbox.local.node.errors import (
     ContainerError,
     HelperError,
@@ -44,7 +45,7 @@ from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
-from agent_sandbox.local.node.policy import Endpoint
+from agent_sandbox.local.node.policy import DNS_PORT, Endpoint
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
 from agent_sandbox.local.node.runtime import BareRuntime, BubblewrapRuntime, Runtime
@@ -53,7 +54,7 @@ from agent_sandbox.local.node.volumes import claim_names
 from agent_sandbox.local.node.worker import PodWorker
 from agent_sandbox.runtime.informer import Informer
 from agent_sandbox.runtime.store import Change
-from agent_sandbox_api.core import NAMESPACES, NETWORK_POLICIES
+from agent_sandbox_api.core import NAMESPACES, NETWORK_POLICIES, SERVICES
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +97,8 @@ class Node:
         self._policies = Informer(client, NETWORK_POLICIES, clock=clock)
         self._namespaces = Informer(client, NAMESPACES, clock=clock)
         self._firewall = Firewall(self.network, clock, self._endpoints, self._policies.store, self._namespaces.store)
+        self._services = Informer(client, SERVICES, clock=clock)
+        self._names = ServiceNames(self._services.store, self._informer.store)
         self._events = PodEvents(client, clock, self.options.name)
         self._addresses = AddressPool(ISOLATED_NETWORK)
         # Workers by Pod UID; a UID is here from the moment its Pod is bound until its worker has ended.
@@ -147,13 +150,14 @@ class Node:
             group.start_soon(self._claims.run, name="node: claims")
             group.start_soon(self._policies.run, name="node: network policies")
             group.start_soon(self._namespaces.run, name="node: namespaces")
+            group.start_soon(self._services.run, name="node: services")
             group.start_soon(self._events.run, name="node: events")
             self._informer.add_handler(self._seen)
             self._informer.add_handler(self._firewall.touch)
             self._claims.add_handler(self._provisioner.seen)
             self._policies.add_handler(self._firewall.touch)
             self._namespaces.add_handler(self._firewall.touch)
-            for informer in (self._informer, self._claims, self._policies, self._namespaces):
+            for informer in (self._informer, self._claims, self._policies, self._namespaces, self._services):
                 await informer.wait_until_synced()
             group.start_soon(self._provisioner.run, name="node: volumes")
             await self._generations(root, lock, task_status)
@@ -228,6 +232,8 @@ class Node:
         await self._find_leftovers()
         if self.network.isolated:
             tasks.start_soon(self._firewall.run, name="node: network policy")
+            listener = await self.network.listen_udp(DNS_PORT)
+            tasks.start_soon(serve_names, listener, self._names.resolve, name="node: names")
         self._tasks = tasks
         try:
             for pod in self._informer.store.list():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agent_sandbox.kube import selector_from
+from agent_sandbox.local.node.helper.namespaces import GATEWAY
 
 _Json = dict[str, Any]
 
@@ -68,6 +69,13 @@ def _selects(selector: _Json | None, labels: Mapping[str, str]) -> bool:
     return selector_from(selector or {}).matches(labels)
 
 
+DNS_PORT: Final = 53
+NAME_SERVER: Final = Endpoint(
+    "kube-system", GATEWAY, {"k8s-app": "kube-dns"}, {("dns", "udp"): DNS_PORT, ("dns-tcp", "tcp"): DNS_PORT}
+)
+"""The stack's name server as policies written for a cluster know it."""
+
+
 class PolicySet:
     """All policies and namespaces of one moment."""
 
@@ -89,6 +97,14 @@ class PolicySet:
                 if source.address != target.address:
                     found |= self._between(source, target, inward)
         return found
+
+    def may_resolve(self, source: Endpoint) -> bool:
+        """Whether a Pod may ask the stack's name server, which stands where a cluster has kube-dns."""
+        outward = [policy for policy in self._policies if policy.governs(source, "Egress")]
+        if not outward:
+            return True
+        released = self._allowed(outward, "egress", "to", NAME_SERVER, source, NAME_SERVER)
+        return any(flow.protocol == "udp" and flow.first_port <= DNS_PORT <= flow.last_port for flow in released)
 
     def _between(self, source: Endpoint, target: Endpoint, inward: Sequence[Policy]) -> set[Flow]:
         admitted = self._allowed(inward, "ingress", "from", source, target, target)
@@ -124,7 +140,8 @@ class PolicySet:
         if entry.get("ipBlock"):
             return _in_block(entry["ipBlock"], peer.address)
         if entry.get("namespaceSelector") is not None:
-            if not _selects(entry["namespaceSelector"], self._namespaces.get(peer.namespace, {})):
+            default = {"kubernetes.io/metadata.name": peer.namespace}
+            if not _selects(entry["namespaceSelector"], {**default, **self._namespaces.get(peer.namespace, {})}):
                 return False
         elif peer.namespace != namespace:
             return False

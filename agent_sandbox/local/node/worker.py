@@ -22,6 +22,7 @@ from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts
 from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError
+from agent_sandbox.local.node.helper.namespaces import GATEWAY
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
 from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
 from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
@@ -152,7 +153,7 @@ class PodWorker:
                 give_tree(path, self.record.owner)
             owned_directory(files / "volumes", self.record.owner)
             owned_directory(files / "containers", self.record.owner)
-            write_own_files(files, self.record, hostname, None)
+            write_own_files(files, self.record, hostname, GATEWAY if self._context.network.isolated else None)
             return PodParts(self.record, facts, maker.make(), files)
 
         return await anyio.to_thread.run_sync(make)

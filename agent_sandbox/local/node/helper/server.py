@@ -39,6 +39,7 @@ class Helper:
             "kill": self._kill,
             "sockets": self._sockets,
             "nft": self._apply_nft,
+            "listen": self._listen,
         }
 
     def serve(self) -> None:
@@ -145,6 +146,11 @@ class Helper:
     def _sockets(self, request: Message, _: list[int]) -> Reply:
         kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
         return {}, [socket.socket(socket.AF_INET, kind).detach() for _ in range(request["count"])]
+
+    def _listen(self, request: Message, _: list[int]) -> Reply:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        listener.bind((request["address"], request["port"]))
+        return {}, [listener.detach()]
 
     def _apply_nft(self, request: Message, _: list[int]) -> Reply:
         self._run_nft(request["ruleset"])
