@@ -1,8 +1,10 @@
+# ruff: noqa: T201 - a program that prints
 """What the runtime costs, beside kubernetes_asyncio in the same run: `python test/bench/runtime_bench.py`.
 
 Method: both sides run in this process against the same trivial server in another one, over loopback without TLS, one
 after the other, three rounds, the best of each. "CPU" divides by this process's CPU time, which a busy machine does not
-disturb; "wall" by elapsed time. Memory is what tracemalloc sees. Ratios are what to read; absolute numbers are the machine's.
+disturb; "wall" by elapsed time. Memory is what tracemalloc sees. Ratios are what to read; absolute numbers are the
+machine's.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,10 @@ import structlog
 from kubernetes_asyncio.watch import Watch
 
 from agent_sandbox.clock import SystemClock
-from agent_sandbox.kube import KubeClient, MergePatch, connect_to
+from agent_sandbox.kube import MergePatch, connect_to
 from agent_sandbox.runtime import Cache, Controller, Manager, Request, Result, WatchOptions, WorkQueue
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
-from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.core import PODS
 
 ROUNDS = 3
 
@@ -162,8 +165,14 @@ async def round_trips(url: str, table: Table) -> None:
         await client.patch(SANDBOXES, "a", MergePatch(patch), "default", subresource="status")
 
     async def theirs() -> None:
-        await custom.patch_namespaced_custom_object(
-            "agents.x-k8s.io", "v1alpha1", "default", "sandboxes", "a", patch, _content_type="application/merge-patch+json"
+        await custom.patch_namespaced_custom_object(  # type: ignore[call-arg]  # its signature hides the option
+            "agents.x-k8s.io",
+            "v1alpha1",
+            "default",
+            "sandboxes",
+            "a",
+            patch,
+            _content_type="application/merge-patch+json",
         )
 
     async def many(call: Callable[[], Awaitable[None]], flights: int, count: int) -> None:
@@ -279,7 +288,7 @@ async def main(only: str) -> None:
     }
     table = Table()
     loop = type(asyncio.get_running_loop()).__module__
-    print(f"Python {platform.python_version()}, {loop}, kubernetes_asyncio {official.__version__ if hasattr(official, '__version__') else ''}")
+    print(f"Python {platform.python_version()}, {loop}, kubernetes_asyncio {version('kubernetes_asyncio')}")
     print("\n| what | ours | kubernetes_asyncio | ratio |\n|---|---|---|---|")
     with server() as url:
         for name, part in parts.items():

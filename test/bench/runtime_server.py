@@ -1,3 +1,4 @@
+# ruff: noqa: T201 - a program that prints
 """The other side of the runtime's benchmarks: an HTTP server that costs next to nothing, in a process of its own.
 
 It knows four things: a list of Pods in pages, a watch that sends as fast as it can, a watch that sends at a pace, and a
@@ -18,7 +19,9 @@ MANAGED_FIELDS = [
         "time": "2026-01-01T00:00:00Z",
         "fieldsType": "FieldsV1",
         "fieldsV1": {
-            f"f:{part}": {f"f:field{number}": {f'k:{{"name":"{number}"}}': {".": {}, "f:value": {}}} for number in range(14)}
+            f"f:{part}": {
+                f"f:field{number}": {f'k:{{"name":"{number}"}}': {".": {}, "f:value": {}}} for number in range(14)
+            }
             for part in ("metadata", "spec")
         },
     }
@@ -103,7 +106,13 @@ def pod(number: int, **annotations: str) -> dict[str, Any]:
 SANDBOX = {
     "apiVersion": "agents.x-k8s.io/v1alpha1",
     "kind": "Sandbox",
-    "metadata": {"name": "a", "namespace": "default", "uid": "u", "resourceVersion": "7", "managedFields": MANAGED_FIELDS},
+    "metadata": {
+        "name": "a",
+        "namespace": "default",
+        "uid": "u",
+        "resourceVersion": "7",
+        "managedFields": MANAGED_FIELDS,
+    },
     "spec": {"podTemplate": {"spec": pod(1)["spec"]}},
     "status": {"conditions": [], "replicas": 1},
 }
