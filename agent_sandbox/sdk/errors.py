@@ -6,11 +6,11 @@
     ├── SandboxConfigError                no cluster, a bad option: fix the call
     ├── SandboxNotFoundError              the claim or the sandbox does not exist
     │   ├── SandboxTemplateNotFoundError  the template does not exist
-    │   └── SandboxWarmPoolNotFoundError  the pool does not exist
+    │   ├── SandboxWarmPoolNotFoundError  the pool does not exist
+    │   └── SandboxGoneError              deleted, expired or died while it was in use
     ├── SandboxNotReadyError              not opened yet, closed already, or suspended
     ├── SandboxClaimFailedError           the cluster said no: reason and message of the condition
     │   └── SandboxPodFailedError         the Pod or one of its containers cannot start or ended
-    ├── SandboxGoneError                  deleted or expired while it was in use
     ├── SandboxTimeoutError (TimeoutError)
     │   ├── SandboxReadyTimeoutError      carries the last condition seen
     │   ├── GatewayTimeoutError           the Gateway has no address
@@ -103,8 +103,18 @@ class SandboxPodFailedError(SandboxClaimFailedError):
     """The Pod, or a container in it, cannot start or has ended."""
 
 
-class SandboxGoneError(SandboxError):
-    """The claim or its sandbox was deleted or expired while it was in use."""
+class SandboxGoneError(SandboxNotFoundError):
+    """The claim or its sandbox was deleted, expired or died while it was in use.
+
+    Attributes:
+        stdout: what the command that it ended had written until then, if it was a command.
+        stderr: the same for standard error.
+    """
+
+    def __init__(self, message: str, *, stdout: str = "", stderr: str = "") -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
 
 
 class SandboxTimeoutError(SandboxError, TimeoutError):

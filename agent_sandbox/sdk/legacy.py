@@ -43,7 +43,10 @@ async def execute(wire: Wire, command: str, timeout: float | None, *, path: str 
         "operation_id": secrets.token_hex(16),
         "on_disconnect": "kill",
     }
-    return await post_for_result(wire, path, fields, timeout, f"command {command!r}")
+    what = f"command {command!r}"
+    result = await post_for_result(wire, path, fields, timeout, what)
+    await wire.check_not_ended(result, what)
+    return result
 
 
 async def post_for_result(

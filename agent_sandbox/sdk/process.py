@@ -120,6 +120,7 @@ class AsyncProcess:
 
         Raises:
             CommandTimeoutError: it was killed because of its timeout; carries the output until then.
+            SandboxGoneError: it was ended because the sandbox was deleted; carries the output until then.
             SandboxError: the sandbox died, or the network was away for too long.
         """
         stdout, stderr = Collector(max_output, on_stdout), Collector(max_output, on_stderr)
@@ -127,7 +128,9 @@ class AsyncProcess:
             await (stdout if output.channel == "stdout" else stderr).add(output.data)
         await stdout.finish()
         await stderr.finish()
-        return self._result(stdout, stderr)
+        result = self._result(stdout, stderr)
+        await self._wire.check_not_ended(result, f"command {list(self.info.argv)}")
+        return result
 
     async def send_stdin(self, data: bytes | str) -> None:
         """Write to the process's standard input. It must have been started with ``stdin=True`` or a terminal.

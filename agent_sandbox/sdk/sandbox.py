@@ -55,7 +55,7 @@ class AsyncSandbox:
         self._connection = connection
         self._claim = claim
         self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
-        self._wire = Wire(connection.route, lambda: self._target, connection.server_port)
+        self._wire = Wire(connection.route, lambda: self._target, connection.server_port, exists=self._is_to_stay)
         self.commands: AsyncCommands = AsyncCommands(self._wire)
         self.files: AsyncFiles = AsyncFiles(self._wire)
         self.ports: AsyncPorts = AsyncPorts(connection, self._wire, lambda: self._target, self._pod)
@@ -246,6 +246,15 @@ class AsyncSandbox:
     async def _pod(self) -> PodReference:
         await self.refresh()
         return PodReference(self.namespace, self.pod_name)
+
+    async def _is_to_stay(self) -> bool:
+        """Whether the claim exists and is not being deleted; True if that cannot be found out now."""
+        try:
+            return not (await self._read_claim()).metadata.deleting
+        except SandboxGoneError:
+            return False
+        except SandboxError:
+            return True
 
     def _bind(self, binding: Binding) -> None:
         self.sandbox_name = binding.sandbox_name

@@ -8,6 +8,7 @@ to send its client elsewhere.
 
 import io
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from agent_sandbox.sdk.errors import (
     SandboxDiskFullError,
     SandboxError,
     SandboxFileNotFoundError,
-    SandboxNotFoundError,
+    SandboxGoneError,
     SandboxNotReadyError,
     SandboxOutcomeUnknownError,
     SandboxPermissionError,
@@ -32,6 +33,7 @@ from agent_sandbox.sdk.errors import (
     SandboxRequestError,
     SandboxTooLargeError,
 )
+from agent_sandbox.sdk.results import ExecutionResult
 
 R = TypeVar("R")
 
@@ -53,6 +55,7 @@ _CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.C
 _ANY_ERROR: Final = frozenset(range(400, 600))
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
+_ENDING_SIGNALS: Final = frozenset({-signal.SIGTERM, -signal.SIGKILL})
 _LARGE_BODY: Final = 1 << 19
 _ERROR_BODY_LIMIT: Final = 64 * 1024
 
@@ -122,13 +125,22 @@ class Wire:
     Errors: see ``errors.py``; those of aiohttp never leave this class.
     """
 
-    def __init__(self, route: Route, target: Callable[[], Target], port: int) -> None:
+    def __init__(
+        self,
+        route: Route,
+        target: Callable[[], Target],
+        port: int,
+        *,
+        exists: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
         """
         Args:
             route: the way to the sandbox.
             target: the sandbox; asked again for each request, because a resumed sandbox has other addresses.
             port: the port inside the sandbox.
+            exists: asks the cluster whether the sandbox is there and is to stay; unset believes it.
         """
+        self._exists = exists
         self._route = route
         self._target = target
         self.port = port
@@ -235,6 +247,20 @@ class Wire:
             answer = await self.request("GET", "v1/health", timeout=CONNECT_SECONDS, accept=_ANY_ERROR)
             self._speaks_v1 = answer.status == 200 and HEADER_DAEMON_VERSION in answer.headers
         return self._speaks_v1
+
+    async def check_not_ended(self, result: ExecutionResult, what: str) -> None:
+        """Tell a command that was ended by a signal of its own from one that went with its sandbox.
+
+        Raises:
+            SandboxGoneError: the sandbox ends, and ended the command; carries its output.
+        """
+        if result.exit_code not in _ENDING_SIGNALS or self._exists is None or await self._exists():
+            return
+        raise SandboxGoneError(
+            f"{what} was ended with its sandbox {self.name}, which is being deleted or is gone",
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
 
     async def is_way_open(self) -> bool:
         """Whether the network leads to where the sandbox is served from: the router, or else the Pod's host."""
@@ -428,7 +454,7 @@ def _router_error(reason: str, status: int, detail: str, request: str) -> Sandbo
     text = f"{request}: the router says: {detail or reason}"
     match reason:
         case "not-found":
-            return SandboxNotFoundError(text)
+            return SandboxGoneError(text)
         case "suspended":
             return SandboxNotReadyError(text, reason="SandboxSuspended")
         case "not-ready":

@@ -52,6 +52,7 @@ class Process(Facade[AsyncProcess]):
 
         Raises:
             CommandTimeoutError: it was killed because of its timeout; carries the output until then.
+            SandboxGoneError: it was ended because the sandbox was deleted; carries the output until then.
             SandboxError: the sandbox died, or the network was away for too long.
         """
         return self._run(

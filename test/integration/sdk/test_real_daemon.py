@@ -16,6 +16,7 @@ from agent_sandbox.sdk import (
     FileEvent,
     SandboxClient,
     SandboxFileNotFoundError,
+    SandboxGoneError,
     SandboxPermissionError,
     SandboxProcessNotFoundError,
     SandboxRequestError,
@@ -291,3 +292,19 @@ def test_an_error_in_a_callback_reaches_the_caller_and_kills_the_command(sync_cl
         pytest.raises(ZeroDivisionError, match="one"),
     ):
         sandbox.commands.run("echo one; exec sleep 60", on_stdout=fail)
+
+
+async def test_a_command_that_ends_with_its_sandbox_is_told_from_one_that_was_killed(cluster: PretendCluster) -> None:
+    async with opened(cluster) as sandbox:
+        own = await sandbox.commands.run("kill -TERM $$")
+        handle = sandbox.sandbox
+        process = await sandbox.commands.start("echo begun; exec sleep 60")
+        await handle.delete()
+        await process.signal("SIGTERM")  # as the daemon does when its Pod is stopped
+        with pytest.raises(SandboxGoneError, match="ended with its sandbox") as caught:
+            await process.wait()
+        with pytest.raises(SandboxGoneError):
+            await sandbox.run("sh -c 'kill -TERM $$'")
+
+    assert own.exit_code == -signal.SIGTERM
+    assert caught.value.stdout == "begun\n"
