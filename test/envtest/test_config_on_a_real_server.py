@@ -117,6 +117,7 @@ def test_a_program_with_the_sdk_may_claim_and_nothing_that_widens_it(
 
     assert may("create", "sandboxclaims.extensions.agents.x-k8s.io")
     assert may("watch", "sandboxes.agents.x-k8s.io")
+    assert may("patch", "sandboxes.agents.x-k8s.io/scale")
     assert not may("patch", "sandboxes.agents.x-k8s.io")
     assert not may("create", "sandboxtemplates.extensions.agents.x-k8s.io")
     assert not may("get", "pods")

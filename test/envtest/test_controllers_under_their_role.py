@@ -14,7 +14,9 @@ import pytest
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import EventType, KubeClient, MergePatch, RawResponse, RawStream, Transport, connect
 from agent_sandbox.runtime import Manager, ManagerOptions
+from agent_sandbox.sdk import AsyncSandboxes, ConnectionOptions, SandboxTemplateNotFoundError
 from agent_sandbox.testing.envtest import Kubernetes
+from agent_sandbox.testing.pretend_cluster import serve_daemon
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, PodView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
@@ -209,3 +211,28 @@ async def test_a_cold_claim_starts_a_sandbox_of_its_own(cluster: Kubernetes, acc
         claim = await until(admin, SANDBOX_CLAIMS, namespace, "python-sandbox-claim", claim_is_ready)
         assert claim.status.sandbox_name == "python-sandbox-claim"
         assert wire.forbidden == []
+
+
+async def test_the_sdk_serves_an_agent_that_has_the_clients_role_only(
+    cluster: Kubernetes, account: Path, namespace: str, tmp_path: Path
+) -> None:
+    grant = ["create", "rolebinding", "agents", "--clusterrole=agent-sandbox-client", "--user=agent", "-n", namespace]
+    cluster.kubectl(*grant)
+    cluster.kubectl("apply", "-n", namespace, "-f", str(CONFIG / "samples" / "sandboxtemplate.yaml"))
+    kube = await connect(cluster.kubeconfig_for("agent"))
+    wire = NotingTransport(kube.transport)
+    async with running(cluster, account, namespace) as (admin, _), serve_daemon(tmp_path) as (url, _):
+        options = ConnectionOptions(namespace=namespace, kube=kube.with_transport(wire), api_url=url)
+        async with AsyncSandboxes(namespace, options) as sandboxes:
+            async with sandboxes.use(TEMPLATE, ttl=300) as sandbox:
+                assert (await sandbox.run("echo 42")).stdout == "42\n"
+                assert [entry.claim_name async for entry in sandboxes.list()] == [sandbox.claim_name]
+                await sandbox.extend(600)
+                await sandbox.suspend()
+                await until_gone(admin, PODS, namespace, sandbox.sandbox_name)
+                await sandbox.resume()
+            await until_gone(admin, SANDBOXES, namespace, sandbox.sandbox_name)
+            with pytest.raises(SandboxTemplateNotFoundError, match="no-such-template"):
+                await sandboxes.create("no-such-template")
+    await kube.aclose()
+    assert wire.forbidden == []
