@@ -1,6 +1,8 @@
 """Reconciles Sandboxes: reads what is there, has it planned, writes in order, and tells the truth in the status."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -21,6 +23,7 @@ from agent_sandbox_controllers.sandbox.observed import Gate, Observed, wanted_po
 from agent_sandbox_controllers.sandbox.outcome import Notice
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
 from agent_sandbox_controllers.sandbox.recreation import Recreation
+from agent_sandbox_controllers.sandbox.refusals import Refusals, before
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
 from agent_sandbox_controllers.sandbox.volumes import volume_names
 from agent_sandbox_controllers.status import Status
@@ -35,6 +38,36 @@ SOON: Final = 0.001
 """Seconds until the next pass where nothing is waited for, but this pass's write must stand before the next."""
 ROUNDS: Final = 2
 """How often one pass plans anew because the cache turned out to be behind the server."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What a pass may write now.
+
+    Attributes:
+        actions: these.
+        refused: what the server refused a moment ago and is not asked again yet.
+        wait: seconds until what is held back may be tried.
+    """
+
+    actions: tuple[Action, ...]
+    refused: tuple[Trouble, ...] = ()
+    wait: float | None = None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a pass's writes.
+
+    Attributes:
+        refused: what the server refuses.
+        wait: seconds until what was held back may be tried.
+        stale: the cache turned out to be behind the server.
+    """
+
+    refused: tuple[Trouble, ...] = ()
+    wait: float | None = None
+    stale: bool = False
 
 
 class SandboxReconciler:
@@ -52,7 +85,10 @@ class SandboxReconciler:
         self._statuses = StatusWriter(world.client, SANDBOXES, SANDBOX_DELAYS)
         self._told: dict[str, set[tuple[str, str]]] = {}
         self._recreation = Recreation()
-        self._identities = Identities(self._statuses.forget, self._recreation.forget, self._forget)
+        self._refusals = Refusals()
+        self._identities = Identities(
+            self._statuses.forget, self._recreation.forget, self._refusals.forget, self._forget
+        )
 
     async def reconcile(self, request: Request) -> Result:
         """Bring one Sandbox nearer to what it wants; see ``runtime.Reconciler``."""
@@ -102,77 +138,74 @@ class SandboxReconciler:
 
     async def _live(self, observed: Observed) -> float | None:
         current: Observed | None = observed
-        refused: tuple[Trouble, ...] = ()
-        stale, paced = False, None
+        done = Carried()
         for _ in range(ROUNDS):
             assert current is not None, "a Sandbox that is gone ends the pass"
             plan = plan_children(current)
             self._tell(current, plan.notices)
-            actions, paced = await self._paced(current, plan.actions)
-            if actions is None:
-                return None
-            with self._world.creating_pod(current.namespace, current.view.metadata.labels.get(LABEL_TEMPLATE_ID, "")):
-                refused, stale = await self._carry_out(actions)
-            if actions:
+            with self._keeping_policy(current, plan.actions):
+                admitted = await self._admit(current, plan.actions)
+                if admitted is None:
+                    return None
+                done = await self._carry_out(current, admitted)
+            if admitted.actions:
                 current = self._observe_again(current)
             if current is None:
                 return None
-            if not stale:
+            if not done.stale:
                 break
-        if stale:
+        if done.stale:
             raise StaleCacheError(f'Sandbox "{observed.namespace}/{observed.name}"')
         if current is None or current.expired:
             return SOON
-        troubles = (*plan_children(current).troubles, *refused)
+        troubles = (*plan_children(current).troubles, *done.refused)
         wait = await self._write(current, living_status(current, troubles))
-        return soonest(wait, paced, current.seconds_left, *(trouble.retry_after for trouble in troubles))
+        return soonest(wait, done.wait, current.seconds_left, *(trouble.retry_after for trouble in troubles))
 
-    async def _paced(
-        self, observed: Observed, actions: tuple[Action, ...]
-    ) -> tuple[tuple[Action, ...] | None, float | None]:
-        """Hold a Pod back that would follow too soon upon another, and make sure that there is still somebody to make
-        it for.
+    def _keeping_policy(self, observed: Observed, actions: tuple[Action, ...]) -> AbstractContextManager[None]:
+        """From the look at the gate until the Pod is there, its NetworkPolicy stays, even if the Sandbox goes."""
+        if not _makes_pod(actions):
+            return nullcontext()
+        return self._world.creating_pod(observed.namespace, observed.view.metadata.labels.get(LABEL_TEMPLATE_ID, ""))
 
-        Returns:
-            The actions that may be done now, None if the Sandbox is gone; and seconds until the others may be.
+    async def _admit(self, observed: Observed, actions: tuple[Action, ...]) -> Admitted | None:
+        """Hold back what the server has just refused, and a Pod that would follow too soon upon another; None if nobody
+        is left to make a Pod for.
         """
+        now = self._world.clock.monotonic()
         if observed.suspended:
             self._recreation.forget(observed.uid)
-        now = self._world.clock.monotonic()
-        without_pod = tuple(each for each in actions if not (isinstance(each, Create) and each.resource is PODS))
-        if len(without_pod) == len(actions):
-            return actions, None
-        if not self._recreation.is_first(observed.uid):
-            wait = self._recreation.wait_for(observed.uid, now)
-            if wait > 0:
-                return without_pod, wait
-            live = await self._world.look(SANDBOXES, observed.namespace, observed.name)
-            if live is None or live.metadata.uid != observed.uid or live.metadata.deleting:
-                return None, None
-        self._recreation.made(observed.uid, now)
-        return actions, None
+        refusal = self._refusals.current(observed, actions, now)
+        if refusal is not None:
+            return Admitted(before(actions, refusal), (refusal.trouble,), refusal.until - now)
+        if not _makes_pod(actions) or self._recreation.is_first(observed.uid):
+            return Admitted(actions)
+        wait = self._recreation.wait_for(observed.uid, now)
+        if wait > 0:
+            return Admitted(tuple(each for each in actions if not _makes_pod((each,))), wait=wait)
+        live = await self._world.look(SANDBOXES, observed.namespace, observed.name)
+        if live is None or live.metadata.uid != observed.uid or live.metadata.deleting:
+            return None
+        return Admitted(actions)
 
-    async def _carry_out(self, actions: Sequence[Action]) -> tuple[tuple[Trouble, ...], bool]:
-        """Write in order until something is refused.
-
-        Returns:
-            What was refused, and whether the cache turned out to be behind the server.
-        """
-        for action in actions:
+    async def _carry_out(self, observed: Observed, admitted: Admitted) -> Carried:
+        """Write in order until something is refused."""
+        for action in admitted.actions:
             try:
                 await perform(self._world.client, action)
+                if _makes_pod((action,)):
+                    self._recreation.made(observed.uid, self._world.clock.monotonic())
             except (ConflictError, NotFoundError) as error:
                 if not await self._catch_up(action, error):
                     raise
-                return (), True
+                return Carried(stale=True)
             except ApiError as error:
-                if isinstance(error, ServerError):
-                    raise
-                trouble = trouble_of(error, _describe(action))
+                trouble = None if isinstance(error, ServerError) else trouble_of(error, _describe(action))
                 if trouble is None:
                     raise
-                return (trouble,), False
-        return (), False
+                self._refusals.note(observed, action, trouble, self._world.clock.monotonic())
+                return Carried((trouble,))
+        return Carried(admitted.refused, admitted.wait)
 
     async def _catch_up(self, action: Action, error: ApiError) -> bool:
         """Read live what the cache does not know yet, so that the next round plans with it."""
@@ -242,6 +275,10 @@ class SandboxReconciler:
 def _ready_reason(observed: Observed) -> str:
     ready = find_condition(observed.view.status.conditions, CONDITION_READY)
     return ready.reason if ready else ""
+
+
+def _makes_pod(actions: Sequence[Action]) -> bool:
+    return any(isinstance(action, Create) and action.resource is PODS for action in actions)
 
 
 def _describe(action: Action) -> str:

@@ -19,7 +19,7 @@ from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClo
 from agent_sandbox_api.core import PODS, PodView
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.resource import Resource
-from agent_sandbox_api.views import find_condition
+from agent_sandbox_api.views import ConditionView, find_condition
 from agent_sandbox_controllers import ControllerOptions, register
 
 AGENTS = "agents.x-k8s.io/v1alpha1"
@@ -63,6 +63,12 @@ def claim(name: str = "mine", template: str = "python", **spec: Any) -> dict[str
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"sandboxTemplateRef": {"name": template}, **spec},
     }
+
+
+def condition(view: Any, kind: str) -> ConditionView:
+    found = find_condition(view.status.conditions, kind)
+    assert found is not None, f"no condition {kind}"
+    return found
 
 
 @dataclass
@@ -256,6 +262,7 @@ class Manifests:
     claim = staticmethod(claim)
     ready_status = staticmethod(ready_status)
     merge = MergePatch
+    condition = staticmethod(condition)
     house = staticmethod(open_house)
 
 

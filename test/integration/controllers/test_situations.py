@@ -8,11 +8,10 @@ import pytest
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
-from agent_sandbox_api.views import find_condition
 
 pytestmark = pytest.mark.virtual_time
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "", "controller": True}
-BAD_IMAGE = {
+BAD_IMAGE: dict[str, Any] = {
     "phase": "Pending",
     "containerStatuses": [
         {
@@ -92,7 +91,7 @@ async def test_edge_261_a_foreign_pod_is_never_touched_and_its_going_heals(make:
         await house.reason(SANDBOXES, "alice", "ReconcilerError")
         await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 0}})
         await house.settle(5)
-        suspended = find_condition((await house.get(SANDBOXES, "alice")).status.conditions, "Suspended")
+        suspended = make.condition((await house.get(SANDBOXES, "alice")), "Suspended")
         assert suspended.reason == "PodNotOwned"
         assert await house.get(PODS, "alice") is not None
 
@@ -171,9 +170,9 @@ async def test_defect_02_without_its_policy_a_template_starts_no_pod_and_everybo
         condition = await house.reason(SANDBOX_CLAIMS, "mine", "NetworkPolicyNotReady")
         assert "no Pod is created before it does" in condition.message
         template = await house.get(SANDBOX_TEMPLATES, "python")
-        assert find_condition(template.status.conditions, "NetworkPolicyReady").reason == "NetworkPolicyConflict"
+        assert make.condition(template, "NetworkPolicyReady").reason == "NetworkPolicyConflict"
         pool = await house.get(SANDBOX_WARM_POOLS, "pool")
-        assert find_condition(pool.status.conditions, "Progressing").reason == "NetworkPolicyNotReady"
+        assert make.condition(pool, "Progressing").reason == "NetworkPolicyNotReady"
         assert await house.all(PODS) == []
         await house.settle(1000)
         assert await house.all(PODS) == []
@@ -259,7 +258,7 @@ async def test_edge_104_and_113_a_pool_without_template_says_so_and_fills_when_i
         await house.make(make.pool(replicas=2))
         await house.settle(5)
         pool = await house.get(SANDBOX_WARM_POOLS, "pool")
-        assert find_condition(pool.status.conditions, "Progressing").reason == "TemplateNotFound"
+        assert make.condition(pool, "Progressing").reason == "TemplateNotFound"
 
         await house.make(make.template())
         await house.ready(SANDBOX_WARM_POOLS, "pool")
@@ -335,7 +334,7 @@ async def test_edge_176_to_178_an_expired_claim_loses_its_sandbox(make: Any, pol
         assert await house.all(SANDBOXES) == []
         assert await house.all(PODS) == []
         if left is not None:
-            assert find_condition(left.status.conditions, "Ready").reason == "ClaimExpired"
+            assert make.condition(left, "Ready").reason == "ClaimExpired"
             assert left.status.sandbox_name is None
 
 
@@ -352,7 +351,7 @@ async def test_edge_180_a_finished_pod_ends_its_claim_after_the_ttl(make: Any) -
 
         assert await house.get(SANDBOXES, "mine") is None
         claim = await house.get(SANDBOX_CLAIMS, "mine")
-        assert find_condition(claim.status.conditions, "Finished").status == "True"
+        assert make.condition(claim, "Finished").status == "True"
 
 
 async def test_edge_160_and_266_a_burst_gives_each_claim_its_own_sandbox_and_the_pool_is_full_again(make: Any) -> None:
