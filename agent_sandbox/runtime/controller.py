@@ -153,11 +153,6 @@ class BoundController:
                 tasks.start_soon(self.worker.work, name=f"{self.name} worker {number}")
             task_status.started()
 
-    async def stop(self) -> None:
-        """Take no new keys and wait until those in hand are finished."""
-        self.queue.shut_down()
-        await self.queue.wait_until_idle()
-
 
 class Worker:
     """Takes keys and reconciles them, one at a time; several tasks may run ``work``."""

@@ -212,16 +212,16 @@ class Manager:
         try:
             await self._start_servers(life)
             await life.start("caches", self.cache.run)
-            await life.start("events", self.events.run, stop=self.events.flush, waits_until_ready=False)
             await self.cache.wait_until_synced(self.options.cache_sync_timeout)
             self._tune_garbage_collector()
             await self._start_runnables(life, needs_leadership=False)
             if self._elector is not None:
                 task_status.started()
                 await self._win(life, self._elector)
+            # Stopped before the Lease is released: what controllers had to tell is still written.
+            await life.start("events", self.events.run, stop=self.events.flush, waits_until_ready=False)
             await self._start_runnables(life, needs_leadership=True)
-            for controller in self._controllers.values():
-                await life.start(controller.name, controller.run, stop=controller.stop)
+            await life.start("controllers", self._run_controllers, stop=self._stop_controllers)
             if self._elector is None:
                 task_status.started()
         except Exception as error:
@@ -247,6 +247,19 @@ class Manager:
         for name, runnable, needs in self._runnables:
             if needs == needs_leadership:
                 await life.start(name, runnable.run)
+
+    async def _run_controllers(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for controller in self._controllers.values():
+                await tasks.start(controller.run, name=controller.name)
+            task_status.started()
+
+    async def _stop_controllers(self) -> None:
+        """All take no new keys from now on, and have what they hold finished."""
+        for controller in self._controllers.values():
+            controller.queue.shut_down()
+        for controller in self._controllers.values():
+            await controller.queue.wait_until_idle()
 
     async def _win(self, life: Lifecycle, elector: LeaderElector) -> None:
         gauge = self.metrics.leader.labels(elector.name)

@@ -10,6 +10,8 @@ machine's.
 import argparse
 import asyncio
 import gc
+import json
+import logging
 import platform
 import random
 import statistics
@@ -31,7 +33,7 @@ from kubernetes_asyncio.watch import Watch
 
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import MergePatch, connect_to
-from agent_sandbox.runtime import Cache, Controller, Manager, Request, Result, WatchOptions, WorkQueue
+from agent_sandbox.runtime import Cache, Controller, Manager, ManagerOptions, Request, Result, WatchOptions, WorkQueue
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 
@@ -127,7 +129,6 @@ async def memory_per_pod(url: str, table: Table) -> None:
     await client.aclose()
     body = pages.body
     api = official_client(url)
-    api.deserialize  # noqa: B018 - looked up once, outside of what is measured
 
     def measure(make: Callable[[int], Any]) -> float:
         gc.collect()
@@ -139,14 +140,8 @@ async def memory_per_pod(url: str, table: Table) -> None:
         assert kept
         return size / count / 1024
 
-    class Answer:
-        def __init__(self, data: str) -> None:
-            self.data = data
-
     text = body.decode()
     decode = api._ApiClient__deserialize  # type: ignore[attr-defined]  # the library's own typed decoding
-    import json
-
     ours = measure(lambda _: PODS.decode_list(body)[0])
     theirs = measure(lambda _: decode(json.loads(text), "V1PodList").items)
     table.add("KB kept per cached Pod", f"{ours:.1f}", f"{theirs:.1f}", f"1/{theirs / ours:.1f}")
@@ -239,8 +234,6 @@ async def event_to_reconcile(url: str, table: Table) -> None:
     """From the sending of an event by the server to the first line of the reconciler, at 1,000 events per second."""
     client = await connect_to(url + "/paced")
     watch = Stopwatch()
-    from agent_sandbox.runtime import ManagerOptions
-
     manager = watch.manager = Manager(client, options=ManagerOptions(watch=WatchOptions(streamed_list=False)))
     manager.add(Controller("stopwatch", watch, workers=8).watches_for(PODS))
     async with anyio.create_task_group() as tasks:
@@ -297,8 +290,6 @@ async def main(only: str) -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="watch, memory, requests, queue, latency or list")

@@ -11,7 +11,7 @@ import json
 import time
 from typing import Any
 
-MANAGED_FIELDS = [
+MANAGED_FIELDS: list[dict[str, Any]] = [
     {
         "manager": manager,
         "operation": "Update",
