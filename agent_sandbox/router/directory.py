@@ -174,6 +174,10 @@ class Directory:
                 )
         raise _not_ready(identifier, namespace, sandbox.ready)
 
+    def knows(self, namespace: str, name: str) -> bool:
+        """Whether there is a claim or a Sandbox of that name."""
+        return (namespace, name) in self._claims or (namespace, name) in self._sandboxes
+
     def observe_sandbox(self, change: Change[SandboxView]) -> None:
         """Take in a change of a Sandbox."""
         if change.old is not None and (known := self._sandboxes.pop(key_of(change.old), None)):

@@ -27,6 +27,7 @@ from agent_sandbox.router.http1 import (
 )
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.rewrite import interim_to_client, request_to_sandbox, response_to_client, upgrade_to_client
+from agent_sandbox.router.routing import Route
 from agent_sandbox.router.wire import Wire, WireError
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -66,12 +67,12 @@ class Exchange:
     """The way of one request to the sandbox, and of its response back.
 
     Args:
-        name: what the caller called the sandbox, for messages.
+        route: where the request goes.
         draining: whether the client's connection must be closed afterwards.
     """
 
     def __init__(
-        self, client: Wire, head: RequestHead, framing: Framing, options: RouterOptions, *, name: str, draining: bool
+        self, client: Wire, head: RequestHead, framing: Framing, options: RouterOptions, *, route: Route, draining: bool
     ) -> None:
         self.progress = Progress()
         self.upstream_after = After.CLOSE
@@ -79,7 +80,8 @@ class Exchange:
         self._head = head
         self._framing = framing
         self._options = options
-        self._name = name
+        self._route = route
+        self._name = route.identifier
         self._draining = draining
         self._body = BodyDecoder(framing)
         self._body_done = self._body.done
@@ -103,7 +105,9 @@ class Exchange:
         """
         try:
             upstream.write(
-                request_to_sandbox(self._head, self._framing, peer=self._client.peer, proto=self._options.proto)
+                request_to_sandbox(
+                    self._head, self._framing, self._route, peer=self._client.peer, proto=self._options.proto
+                )
             )
         except WireError as error:
             raise self._broken() from error
@@ -210,7 +214,7 @@ class Exchange:
             raise self._broken() from error
         after = self._client_after(framing)
         self.progress.answering = True
-        self._client.write(response_to_client(head, framing, self._head, close=after is After.CLOSE))
+        self._client.write(response_to_client(head, framing, self._head, self._route, close=after is After.CLOSE))
         rest = await self._hand_body_on(upstream, framing)
         if head.keep_alive and self._body_done and not rest and framing.kind is not BodyKind.UNTIL_CLOSE:
             self.upstream_after = After.REUSE

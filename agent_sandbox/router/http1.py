@@ -103,6 +103,16 @@ class ResponseHead(Head):
     phrase: bytes
 
 
+def text_of(head: Head, name: bytes) -> str | None:
+    """A header as text, byte by byte.
+
+    Raises:
+        BadRequestError: it is repeated.
+    """
+    value = head.one(name)
+    return None if value is None else value.decode("latin-1")
+
+
 class BodyKind(Enum):
     """How the end of a body is known."""
 

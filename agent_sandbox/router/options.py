@@ -35,6 +35,7 @@ class RouterOptions:
         wait_ready: seconds to wait for a sandbox that is known and not Ready.
         max_body_bytes: largest request body; None leaves it to the sandbox.
         drain_timeout: seconds that begun exchanges get when the router stops.
+        domain: ``<port>-<sandbox>-<namespace>.<domain>`` as host names a sandbox, for browsers; None turns it off.
         proto: what ``X-Forwarded-Proto`` says when a load balancer ends TLS before us.
     """
 
@@ -55,6 +56,7 @@ class RouterOptions:
     wait_ready: float = 10.0
     max_body_bytes: int | None = None
     drain_timeout: float = 30.0
+    domain: str | None = None
     proto: str = "http"
 
     def __post_init__(self) -> None:

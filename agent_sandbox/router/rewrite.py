@@ -3,48 +3,59 @@
 Names, values, order and spelling of every other header stay as they came, and so does the request's target.
 """
 
+import re
 from typing import Final
 
+from agent_sandbox.router.browser import COOKIE, without_token
 from agent_sandbox.router.errors import BadRequestError
 from agent_sandbox.router.http1 import (
     BodyKind,
     Framing,
-    Head,
     RequestHead,
     ResponseHead,
     encode_head,
     end_to_end,
 )
+from agent_sandbox.router.routing import Route
 
 OWN_PREFIX: Final = b"x-sandbox-"
 ERROR_HEADER: Final = b"x-sandbox-error"
 _SPOOFABLE: Final = frozenset({b"forwarded", b"x-real-ip"})
-_INFORMATIVE: Final = 200
+_ABSOLUTE: Final = re.compile(rb"(https?://)([^/?#]+)(.*)", re.IGNORECASE)
+_COOKIE_PATH: Final = re.compile(rb"(;[ \t]*path[ \t]*=[ \t]*)([^;]*)", re.IGNORECASE)
 
 
-def request_to_sandbox(head: RequestHead, framing: Framing, *, peer: str, proto: str) -> bytes:
+def request_to_sandbox(head: RequestHead, framing: Framing, route: Route, *, peer: str, proto: str) -> bytes:
     """The head that the sandbox gets."""
 
     def is_ours(name: bytes) -> bool:
         return name.startswith((OWN_PREFIX, b"x-forwarded-")) or name in _SPOOFABLE
 
     headers = end_to_end(head, drop=is_ours)
+    if route.browser:
+        headers = _without_our_cookie(headers)
     headers.append((b"X-Forwarded-For", peer.encode()))
     headers.append((b"X-Forwarded-Proto", proto.encode()))
     if (host := head.one(b"host")) is not None:
         headers.append((b"X-Forwarded-Host", host))
+    if route.prefix:
+        headers.append((b"X-Forwarded-Prefix", route.prefix))
     if framing.kind is BodyKind.CHUNKED:
         headers.append((b"Transfer-Encoding", b"chunked"))
     elif (length := head.one(b"content-length")) is not None:
         headers.append((b"Content-Length", length))
     if (protocol := head.upgrade) is not None:
         headers += [(b"Connection", b"Upgrade"), (b"Upgrade", protocol)]
-    return encode_head(b"%b %b HTTP/1.1" % (head.method, head.target), headers)
+    return encode_head(b"%b %b HTTP/1.1" % (head.method, route.target), headers)
 
 
-def response_to_client(head: ResponseHead, framing: Framing, request: RequestHead, *, close: bool) -> bytes:
+def response_to_client(
+    head: ResponseHead, framing: Framing, request: RequestHead, route: Route, *, close: bool
+) -> bytes:
     """The head that the client gets for a final response."""
     headers = end_to_end(head, drop=lambda name: name == ERROR_HEADER)
+    if route.prefix:
+        headers = [(name, _below_prefix(name, value, route.prefix, request)) for name, value in headers]
     if framing.kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE) and request.minor == 1:
         headers.append((b"Transfer-Encoding", b"chunked"))
     elif (length := head.one(b"content-length")) is not None and head.status != 204:
@@ -54,6 +65,44 @@ def response_to_client(head: ResponseHead, framing: Framing, request: RequestHea
     elif request.minor == 0:
         headers.append((b"Connection", b"keep-alive"))
     return encode_head(_status_line(head), headers)
+
+
+def _without_our_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in headers:
+        if name.lower() == b"cookie" and COOKIE in value:
+            value = without_token(value)
+            if not value:
+                continue
+        kept.append((name, value))
+    return kept
+
+
+def _below_prefix(name: bytes, value: bytes, prefix: bytes, request: RequestHead) -> bytes:
+    """Keep redirects and cookies of a sandbox behind a path below that path. Other hosts' addresses stay."""
+    match name.lower():
+        case b"location" | b"content-location":
+            return _address_below(value, prefix, request.one(b"host") or b"")
+        case b"set-cookie":
+            return _cookie_below(value, prefix)
+        case _:
+            return value
+
+
+def _address_below(address: bytes, prefix: bytes, host: bytes) -> bytes:
+    if address.startswith(b"/") and not address.startswith(b"//"):
+        return prefix + address
+    match = _ABSOLUTE.fullmatch(address)
+    if match is not None and match[2].lower() == host.lower():
+        return match[1] + match[2] + prefix + (match[3] if match[3].startswith(b"/") else b"/" + match[3])
+    return address
+
+
+def _cookie_below(cookie: bytes, prefix: bytes) -> bytes:
+    match = _COOKIE_PATH.search(cookie)
+    if match is None or not match[2].startswith(b"/"):
+        return cookie if match is not None else cookie + b"; Path=" + prefix + b"/"
+    return cookie[: match.start(2)] + prefix + cookie[match.start(2) :]
 
 
 def interim_to_client(head: ResponseHead) -> bytes:
@@ -69,16 +118,6 @@ def upgrade_to_client(head: ResponseHead) -> bytes:
         raise BadRequestError("A response that switches protocols names none.")
     headers += [(b"Connection", b"Upgrade"), (b"Upgrade", protocol)]
     return encode_head(_status_line(head), headers)
-
-
-def text_of(head: Head, name: bytes) -> str | None:
-    """A header as text, byte by byte.
-
-    Raises:
-        BadRequestError: it is repeated.
-    """
-    value = head.one(name)
-    return None if value is None else value.decode("latin-1")
 
 
 def _status_line(head: ResponseHead) -> bytes:

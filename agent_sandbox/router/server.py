@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 
 from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.router.browser import Invitation, cookie_token, invitation, set_cookie
 from agent_sandbox.router.credentials import Gate
 from agent_sandbox.router.directory import Directory, Target
 from agent_sandbox.router.errors import (
@@ -25,6 +26,7 @@ from agent_sandbox.router.errors import (
     RefusalError,
     TimedOutError,
     TooLargeError,
+    UnauthenticatedError,
     UnreachableError,
 )
 from agent_sandbox.router.exchange import After, Exchange
@@ -36,10 +38,10 @@ from agent_sandbox.router.http1 import (
     encode_head,
     parse_request,
     request_framing,
+    text_of,
 )
 from agent_sandbox.router.options import RouterOptions
-from agent_sandbox.router.rewrite import text_of
-from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, read_route
+from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, is_sandbox_host, read_route
 from agent_sandbox.router.tokens import Scope
 from agent_sandbox.router.upstream import SocketFactory, Upstreams, plain_socket
 from agent_sandbox.router.wire import Wire, WireError
@@ -51,7 +53,8 @@ LINGER_BYTES: Final = 4 * 1024 * 1024
 """How long and how much of an unwanted request body is read, so that the client gets to see the answer."""
 
 _PHRASES: Final = {
-    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found", 409: b"Conflict",
+    200: b"OK", 302: b"Found",
+    400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found", 409: b"Conflict",
     413: b"Content Too Large", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
     500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
     504: b"Gateway Timeout",
@@ -170,8 +173,12 @@ class Router:
             if (own := self._own_answer(head)) is not None:
                 wire.write(own)
                 return await self._after_own_answer(wire, head, framing)
-            scope, route = await self._admit(head, framing)
-            exchange = Exchange(wire, head, framing, self.options, name=route.identifier, draining=self._draining)
+            route = read_route(head, domain=self.options.domain, known=self._directory.knows)
+            if route.browser and (link := invitation(head)) is not None:
+                wire.write(await self._accept(link, route, head))
+                return await self._after_own_answer(wire, head, framing)
+            scope = await self._admit(head, framing, route)
+            exchange = Exchange(wire, head, framing, self.options, route=route, draining=self._draining)
             return await self._exchange(exchange, route, scope)
         except RefusalError as refusal:
             if exchange is not None and exchange.progress.answering:
@@ -206,14 +213,31 @@ class Router:
             return None if raw is None else parse_request(raw)
         return None
 
-    async def _admit(self, head: RequestHead, framing: Framing) -> tuple[Scope | None, Route]:
-        """Check the credential, then the route and the body's size."""
-        scope = await self._gate.admit(text_of(head, AUTHORIZATION))
-        route = read_route(head)
+    async def _accept(self, link: Invitation, route: Route, head: RequestHead) -> bytes:
+        """Turn the credential in a link into a cookie."""
+        scope = await self._gate.admit(f"Bearer {link.token}")
+        if scope is None:
+            raise UnauthenticatedError("A link may carry a token of one sandbox only.")
+        scope.check_name(namespace=route.namespace, name=route.identifier, port=route.port)
+        secure = self.options.proto == "https"
+        extra = [
+            (b"Location", link.target),
+            (b"Set-Cookie", set_cookie(link.token, scope, route, secure=secure)),
+            (b"Cache-Control", b"no-store"),
+            (b"Referrer-Policy", b"no-referrer"),
+        ]
+        return json_response(302, {"detail": "Go on there."}, head, close=not self._reusable(head), extra=extra)
+
+    async def _admit(self, head: RequestHead, framing: Framing, route: Route) -> Scope | None:
+        """Check the credential and the body's size."""
+        authorization = text_of(head, AUTHORIZATION)
+        if authorization is None and route.browser and (token := cookie_token(head)) is not None:
+            authorization = f"Bearer {token}"
+        scope = await self._gate.admit(authorization)
         limit = self.options.max_body_bytes
         if limit is not None and framing.kind is BodyKind.LENGTH and framing.length > limit:
             raise TooLargeError(f"The request body is larger than {limit} bytes.")
-        return scope, route
+        return scope
 
     async def _exchange(self, exchange: Exchange, route: Route, scope: Scope | None) -> After:
         total = self.options.total_timeout if route.timeout is None else min(route.timeout, self.options.max_timeout)
@@ -285,7 +309,8 @@ class Router:
 
     def _own_answer(self, head: RequestHead) -> bytes | None:
         """The health probe, unless it is meant for a sandbox."""
-        if head.method not in (b"GET", b"HEAD") or head.target.partition(b"?")[0] != b"/healthz" or head.all(ID):
+        probe = head.method in (b"GET", b"HEAD") and head.target.partition(b"?")[0] == b"/healthz"
+        if not probe or head.all(ID) or is_sandbox_host(head, self.options.domain):
             return None
         return json_response(200, {"status": "ok"}, head, close=not self._reusable(head))
 

@@ -48,16 +48,26 @@ class Scope:
     uid: str | None = None
     ports: frozenset[int] = frozenset()
 
+    def check_name(self, *, namespace: str, name: str, port: int) -> None:
+        """Let a request to that name and port pass, before it is known which object has the name.
+
+        Raises:
+            ForbiddenError: the token is for something else.
+        """
+        if (self.namespace, self.name) != (namespace, name):
+            raise ForbiddenError("This credential is for another sandbox.")
+        if self.ports and port not in self.ports:
+            raise ForbiddenError(f"This credential is not for port {port} of the sandbox.")
+
     def check(self, *, namespace: str, name: str, uid: str, port: int) -> None:
         """Let a request to that sandbox and port pass.
 
         Raises:
             ForbiddenError: the token is for something else.
         """
-        if (self.namespace, self.name) != (namespace, name) or (self.uid is not None and self.uid != uid):
+        self.check_name(namespace=namespace, name=name, port=port)
+        if self.uid is not None and self.uid != uid:
             raise ForbiddenError("This credential is for another sandbox.")
-        if self.ports and port not in self.ports:
-            raise ForbiddenError(f"This credential is not for port {port} of the sandbox.")
 
 
 class TokenKeys:

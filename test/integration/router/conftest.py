@@ -23,11 +23,13 @@ def owner(kind: str, uid: str, *, group: str = "extensions.agents.x-k8s.io") -> 
     return {"apiVersion": f"{group}/v1alpha1", "kind": kind, "name": "x", "uid": uid, "controller": True}
 
 
-def sandbox(name: str, uid: str = "", *, owners: list[Any] | None = None, **more: Any) -> Any:
+def sandbox(
+    name: str, uid: str = "", *, owners: list[Any] | None = None, namespace: str = "default", **more: Any
+) -> Any:
     body: dict[str, Any] = {
         "metadata": {
             "name": name,
-            "namespace": "default",
+            "namespace": namespace,
             "uid": uid or f"{name}-uid",
             "ownerReferences": owners or [],
         },
@@ -176,6 +178,10 @@ class Place:
     def forget_pod(self, name: str) -> None:
         """Tell the router that the Pod of a sandbox has gone."""
         replace(self.directory, pod(name, f"{name}-uid"), None)
+
+    def learn_of_sandbox(self, name: str, namespace: str) -> None:
+        """Tell the router of a Sandbox without a Pod."""
+        add(self.directory, sandbox(name, f"{namespace}-{name}-uid", namespace=namespace))
 
     async def ask(self, request: bytes) -> bytes:
         """Send bytes on a connection of their own and read until the router closes it."""
