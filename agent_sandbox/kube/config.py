@@ -126,7 +126,13 @@ async def _kubeconfig_transport(kubeconfig: str | Path | None, context: str | No
         wanted = f", context {context}" if context else ""
         raise ConfigError(f"the kubeconfig {source}{wanted} cannot be used: {error}") from error
     tls = await anyio.to_thread.run_sync(_tls_of, configuration)
-    return AiohttpTransport(configuration.host, credentials=_LibraryCredentials(loader, configuration), tls=tls)
+    return AiohttpTransport(
+        configuration.host,
+        credentials=_LibraryCredentials(loader, configuration),
+        tls=tls,
+        proxy=configuration.proxy or None,
+        server_hostname=configuration.tls_server_name or None,
+    )
 
 
 def _load_library() -> Any:
