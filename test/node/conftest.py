@@ -120,13 +120,15 @@ class Stack:
         pieces = [piece async for piece in self.node.providers.log(LogCall(pod, container, **options))]
         return b"".join(pieces).decode()
 
-    async def execute(self, name: str, container: str, command: Sequence[str], *, stdin: bytes = b"") -> "Session":
+    async def execute(
+        self, name: str, container: str, command: Sequence[str], *, stdin: bytes = b"", tty: bool = False
+    ) -> "Session":
         """Run a command in a container to its end."""
         from agent_sandbox.local.apiserver.providers import ExecCall
 
         pod = await self.client.get_object(PODS, name, "default")
         session = Session(stdin)
-        call = ExecCall(pod, container, tuple(command), stdin=bool(stdin), stdout=True, stderr=True)
+        call = ExecCall(pod, container, tuple(command), stdin=bool(stdin), stdout=True, stderr=not tty, tty=tty)
         assert self.node.providers.exec is not None
         await self.node.providers.exec(call, session)
         return session

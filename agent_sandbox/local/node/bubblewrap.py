@@ -6,7 +6,7 @@ secrets; for the same reason, and so that nothing a Pod sets can steer bwrap its
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -82,8 +82,6 @@ class Box:
     mounts: Sequence[Mount] = ()
     uid: int = 1000
     gid: int = 1000
-    memory_mounts: Mapping[str, int] = field(default_factory=dict)
-    """Directories in memory: path inside to size in bytes."""
     read_only_root: bool = True
 
 
@@ -153,8 +151,6 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
         arguments += ["--ro-bind", str(tree / "python"), f"{OWN_DIRECTORY}/python"]
     for name in ("passwd", "group", "nsswitch.conf"):
         arguments += ["--ro-bind", str(runtime / "etc" / name), f"/etc/{name}"]
-    for path, size in sorted(box.memory_mounts.items()):
-        arguments += _tmpfs(walls, path, size, "0777")
     arguments += _mount_arguments(box.mounts)
     arguments += ["--dir", box.workdir]  # as container runtimes do
     if box.read_only_root:

@@ -6,6 +6,7 @@ whenever that is another one.
 
 import os
 import signal
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from agent_sandbox.local.node.cgroups import ControlGroup, limits_of
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts, container_command, container_environment, expand
-from agent_sandbox.local.node.errors import ContainerError, NodeError
+from agent_sandbox.local.node.errors import ContainerError, HelperError, NodeError
 from agent_sandbox.local.node.images import WORKSPACE, Image, resolve_image
 from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.pods import Container, Handler, Probe, TcpSocket
@@ -29,7 +30,7 @@ from agent_sandbox.local.node.probes import Target, check, watch_probe
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
-from agent_sandbox.local.node.volumes import Volume, mounts_of, sub_path
+from agent_sandbox.local.node.volumes import Volume, VolumeUse, mounts_of
 
 log = structlog.get_logger(__name__)
 
@@ -204,12 +205,16 @@ class ContainerRunner:
 
     async def _start(self, image: Image) -> ContainerProcess:
         directory = self._parts.files / "containers" / self.name
-        launch = await anyio.to_thread.run_sync(self._launch, image, directory)
+        try:
+            mounts = await self._mounts()
+        except HelperError as error:
+            raise ContainerError("CreateContainerConfigError", str(error)) from error
+        launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts)
         with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
             process = self.process = await self._context.runtime.start(launch)
         return process
 
-    def _launch(self, image: Image, directory: Path) -> Launch:
+    def _launch(self, image: Image, directory: Path, mounts: list[Mount]) -> Launch:
         """Everything about this run, and the files it needs; runs in a worker thread."""
         owner = self._parts.record.owner
         remove_tree(directory)  # as in a cluster, a restarted container finds a fresh file system
@@ -220,10 +225,8 @@ class ContainerRunner:
         listen = "0.0.0.0" if self._context.network.isolated else self._parts.record.address  # noqa: S104 - the Pod's own network
         words = container_command(self._container, image.entrypoint, image.command)
         known = {**environment, LISTEN_VARIABLE: listen}
-        mounts, memory = self._mounts(owner)
-        taken = {mount.target for mount in mounts} | set(memory)
-        if WORKSPACE not in taken:
-            mounts.append(Mount(self._seen(workspace), WORKSPACE))
+        if WORKSPACE not in {mount.target for mount in mounts}:
+            mounts = [*mounts, Mount(self._seen(workspace), WORKSPACE)]
         box = Box(
             hostname=self._parts.facts.pod.spec.hostname or self._parts.record.name,
             argv=[expand(word, known) for word in words],
@@ -232,7 +235,6 @@ class ContainerRunner:
             mounts=[*mounts, *self._own_files()],
             uid=self._uid(),
             gid=self._gid(),
-            memory_mounts=memory,
         )
         log_file = LogFile(self.log_path(self._runs))
         record = self._parts.record
@@ -255,16 +257,24 @@ class ContainerRunner:
         """A path of the state directory as the helper's processes see it."""
         return str(self._context.network.tree / path.relative_to(self._context.directory.root))
 
-    def _mounts(self, owner: int) -> tuple[list[Mount], dict[str, int]]:
-        mounts: list[Mount] = []
-        memory: dict[str, int] = {}
-        for target, volume, below, read_only in mounts_of(self._container, self._parts.volumes):
-            if volume.path is None:
-                memory[target] = volume.memory_bytes
-                continue
-            source = sub_path(volume.path, expand(below, {}), owner) if below else volume.path
-            mounts.append(Mount(self._seen(source), target, read_only))
-        return mounts, memory
+    async def _mounts(self) -> list[Mount]:
+        """The container's volume mounts; none for a Pod without walls, which has no file system of its own."""
+        if not self._context.network.isolated:
+            return []
+        found = mounts_of(self._container, self._parts.volumes)
+        return [Mount(await self._source(mount), mount.target, mount.read_only) for mount in found]
+
+    async def _source(self, mount: VolumeUse) -> str:
+        network, record = self._context.network, self._parts.record
+        if mount.volume.path is None:
+            source = await network.memory_volume(record.uid, mount.name, mount.volume.memory_bytes, record.owner)
+        else:
+            source = self._seen(mount.volume.path)
+        if not mount.sub_path:
+            return source
+        root = str(Path(source).relative_to(network.tree))
+        part = f"{self.name}-{mount.name}-{zlib.crc32(mount.sub_path.encode()):08x}"
+        return await network.part_of_volume(record.uid, part, root, mount.sub_path, record.owner)
 
     def _own_files(self) -> list[Mount]:
         names = ("hosts", "hostname", "resolv.conf")

@@ -253,6 +253,24 @@ class PodNetwork:
         """Load nftables rules in the network of the router between Pods."""
         await self.request("nft", ruleset=ruleset)
 
+    async def memory_volume(self, pod: str, name: str, size: int, owner: int) -> str:
+        """Path, for containers' set-up, of a Pod's volume of ``size`` bytes in memory."""
+        reply, _ = await self.request("memory", pod=pod, name=name, size=size, owner=owner)
+        return str(reply["path"])
+
+    async def part_of_volume(self, pod: str, name: str, root: str, path: str, owner: int) -> str:
+        """Path, for containers' set-up, of ``path`` below ``root`` in the tree, reached without following any link.
+
+        Args:
+            pod: the Pod.
+            name: a name for this part, unique in the Pod.
+            root: the volume, relative to ``tree``.
+            path: below the volume; made as a directory if it does not exist.
+            owner: to whom such a directory belongs, -1 for ourselves.
+        """
+        reply, _ = await self.request("below", pod=pod, name=name, root=root, path=path, owner=owner)
+        return str(reply["path"])
+
     async def listen_udp(self, port: int) -> socket.socket:
         """A UDP socket of the router between Pods, bound to the address that Pods know it by."""
         _, fds = await self.request("listen", address=GATEWAY, port=port)

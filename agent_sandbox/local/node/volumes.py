@@ -217,33 +217,40 @@ def claim_names(pod: Pod) -> list[str]:
     return [claim["claimName"] for claim in claims if claim]
 
 
-def sub_path(volume: Path, below: str, owner: int) -> Path:
-    """A directory below a volume's, made if it does not exist.
+@dataclass(frozen=True)
+class VolumeUse:
+    """One volume mount of a container.
 
-    Raises:
-        ContainerError: the path leaves the volume, by ``..`` or by a link that a container planted.
+    Attributes:
+        name: the volume's name.
+        volume: the volume.
+        target: path inside the container.
+        sub_path: the part of the volume that is mounted, empty for all of it.
+        read_only: whether the container may not write.
     """
-    parts = PurePosixPath(below)
-    target = volume / parts
-    if parts.is_absolute() or ".." in parts.parts:
-        raise ContainerError("CreateContainerConfigError", f"subPath {below!r} leaves its volume")
-    if not target.resolve().is_relative_to(volume.resolve()):
-        raise ContainerError("CreateContainerConfigError", f"subPath {below!r} leads out of its volume by a link")
-    if not target.exists():
-        owned_directory(target, owner, 0o777)
-    return target
+
+    name: str
+    volume: Volume
+    target: str
+    sub_path: str
+    read_only: bool
 
 
-def mounts_of(container: Container, volumes: Mapping[str, Volume]) -> list[tuple[str, Volume, str, bool]]:
-    """What a container mounts: path inside, volume, path below the volume, whether read-only.
+def mounts_of(container: Container, volumes: Mapping[str, Volume]) -> list[VolumeUse]:
+    """What a container mounts.
 
     Raises:
-        ContainerError: it names a volume that the Pod does not have.
+        ContainerError: it names a volume that the Pod does not have, or a part outside of its volume.
     """
     found = []
     for mount in container.volume_mounts:
         volume = volumes.get(mount.name)
         if volume is None:
             raise ContainerError("CreateContainerConfigError", f"the Pod has no volume {mount.name!r}")
-        found.append((mount.mount_path, volume, mount.sub_path, mount.read_only or volume.read_only))
+        below = PurePosixPath(mount.sub_path)
+        if below.is_absolute() or ".." in below.parts:
+            raise ContainerError("CreateContainerConfigError", f"subPath {mount.sub_path!r} leaves its volume")
+        found.append(
+            VolumeUse(mount.name, volume, mount.mount_path, mount.sub_path, mount.read_only or volume.read_only)
+        )
     return found

@@ -21,6 +21,8 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
+_MNT_DETACH = 2
+_TIOCSCTTY = 0x540E
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_SECCOMP = 22
@@ -57,6 +59,16 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     """mount(2)."""
     result = _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None)
     _check(result, f"mount {kind or 'bind'} on {target}")
+
+
+def unmount(target: str) -> None:
+    """Take a mount away from the name space at once, and for good when nobody uses it any more."""
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"unmount {target}")
+
+
+def take_terminal(fd: int) -> None:
+    """Make a terminal the controlling one of this session; anything else than a terminal is left alone."""
+    _libc.ioctl(fd, _TIOCSCTTY, 0)
 
 
 def die_with_parent(signal_number: int) -> None:

@@ -60,7 +60,7 @@ def mount_tree(binds: Sequence[tuple[str, str]]) -> str:
     """
     sources = [(os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name) for source, name in binds]
     tree = next(place for place in _TREE_PLACES if Path(place).is_dir())
-    linux.mount("tmpfs", tree, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755,size=1m")
+    linux.mount("tmpfs", tree, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755,size=8m")
     for fd, name in sources:
         target = f"{tree}/{name}"
         Path(target).mkdir()

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent_sandbox.local.node.helper import channel, namespaces, spawn
 from agent_sandbox.local.node.helper.channel import Message
+from agent_sandbox.local.node.helper.mounts import PodMounts
 
 Reply = tuple[Any, list[int]]
 
@@ -27,6 +28,7 @@ class Helper:
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._router: namespaces.Router | None = None
+        self._mounts: PodMounts | None = None
         self._nft = ""
         self._kept: list[int] = []
         self._processes: dict[str, int] = {}
@@ -40,6 +42,8 @@ class Helper:
             "sockets": self._sockets,
             "nft": self._apply_nft,
             "listen": self._listen,
+            "memory": self._memory,
+            "below": self._below,
         }
 
     def serve(self) -> None:
@@ -76,6 +80,7 @@ class Helper:
             return {"tree": None}, []
         namespaces.enter(root=request["root"])
         tree = namespaces.mount_tree([(source, name) for source, name in request["binds"]])
+        self._mounts = PodMounts(tree)
         self._router = namespaces.Router()
         self._nft = request["nft"]
         self._run_nft(request["ruleset"])
@@ -99,6 +104,8 @@ class Helper:
     def _delete(self, request: Message, _: list[int]) -> Reply:
         if self._router is not None:
             self._router.delete(request["pod"])
+        if self._mounts is not None:
+            self._mounts.remove(request["pod"])
         return {}, []
 
     def _program(self, request: Message, fds: Sequence[int]) -> spawn.Program:
@@ -146,6 +153,15 @@ class Helper:
     def _sockets(self, request: Message, _: list[int]) -> Reply:
         kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
         return {}, [socket.socket(socket.AF_INET, kind).detach() for _ in range(request["count"])]
+
+    def _memory(self, request: Message, _: list[int]) -> Reply:
+        assert self._mounts is not None, "Pods without walls have no volumes"
+        return {"path": self._mounts.memory(request["pod"], request["name"], request["size"], request["owner"])}, []
+
+    def _below(self, request: Message, _: list[int]) -> Reply:
+        assert self._mounts is not None, "Pods without walls have no volumes"
+        path = self._mounts.below(request["pod"], request["name"], request["root"], request["path"], request["owner"])
+        return {"path": path}, []
 
     def _listen(self, request: Message, _: list[int]) -> Reply:
         listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -151,6 +151,7 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
         for low in range(3):
             if low not in keep:
                 os.closerange(low, low + 1)
+        linux.take_terminal(0)
         if program.cwd is not None:
             os.chdir(program.cwd)
         if seccomp:
