@@ -114,10 +114,8 @@ class KubeModel(ApiModel):
 class EmbeddedMetadata(ApiModel):
     """The labels and annotations that a template gives to what is made from it."""
 
-    labels: dict[str, str] | None = Field(default=None, description="Labels of the objects made from this template.")
-    annotations: dict[str, str] | None = Field(
-        default=None, description="Annotations of the objects made from this template."
-    )
+    labels: dict[str, str] | None = Field(default=None, description="Labels of what is made from this.")
+    annotations: dict[str, str] | None = Field(default=None, description="Annotations of what is made from this.")
 
 
 class NamedEmbeddedMetadata(EmbeddedMetadata):

@@ -29,7 +29,7 @@ class ShutdownPolicy(StrEnum):
 
 
 class SandboxSpec(ApiModel):
-    """What the user wants."""
+    """The wanted sandbox: its Pod, volumes and Service, whether it runs, and when it ends."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(VOLUME_CLAIM_TEMPLATES_ARE_IMMUTABLE, VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE)

@@ -60,7 +60,7 @@ class EnvVar(ApiModel):
 
 
 class SandboxClaimSpec(ApiModel):
-    """What the user wants."""
+    """Which template to take a sandbox from, what to add to it, and when the claim ends."""
 
     model_config = ConfigDict(json_schema_extra=validations(VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE))
 

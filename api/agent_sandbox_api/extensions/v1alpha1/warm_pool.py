@@ -46,7 +46,7 @@ class PoolTemplateReference(ApiModel):
 
 
 class SandboxWarmPoolSpec(ApiModel):
-    """What the user wants."""
+    """How many sandboxes of which template to keep ready, and how they are renewed."""
 
     replicas: int = Field(ge=0, description="How many unclaimed sandboxes to keep.")
     sandbox_template_ref: PoolTemplateReference = Field(description="The template of the pool's sandboxes.")
