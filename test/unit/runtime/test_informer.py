@@ -164,6 +164,16 @@ async def test_a_version_that_is_too_old_leads_to_a_new_list(virtual_clock: Virt
             assert stored(informer) == await world.versions()
 
 
+async def test_pages_that_expire_while_they_are_read_are_asked_for_in_one_piece(world: World) -> None:
+    for number in range(7):
+        await world.create(f"pod-{number}")
+    world.wire.inject(Fault.error(410, "Expired"), only_if=lambda _method, _path: len(world.wire.seen) == 1)
+    informer = world.informer(InformerOptions(watch=WatchOptions(streamed_list=False, page_size=3)))
+    async with running(informer):
+        assert len(informer.store) == 7
+        assert len(world.wire.seen) == 3, "a page, a page that had expired, and everything"
+
+
 async def test_a_server_that_refuses_streamed_lists_is_asked_for_pages(world: World) -> None:
     world.wire.inject(Fault.error(422, "Invalid"), only_if=lambda _method, _path: len(world.wire.seen) == 0)
     await world.create("a")

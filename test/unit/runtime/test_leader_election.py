@@ -201,6 +201,21 @@ async def test_a_leader_that_is_cut_off_stops_writing_before_anybody_else_may_st
         tasks.cancel_scope.cancel()
 
 
+async def test_the_fence_shuts_by_itself_counted_from_the_sending_of_the_renewal(
+    server: InMemoryApiServer, virtual_clock: VirtualClock
+) -> None:
+    """The elector's own task may be stuck: the fence does not wait for it. And the answer may have taken its time."""
+    one = Candidate(server, virtual_clock, "one")
+    one.wire.inject(Fault.slow(4), method="POST", path="/leases")
+    await one.elector.acquire()
+    assert virtual_clock.monotonic() == pytest.approx(4)
+
+    await virtual_clock.sleep(5.9)
+    assert one.elector.is_leader
+    await virtual_clock.sleep(0.2)
+    assert not one.elector.is_leader
+
+
 async def test_a_write_under_way_at_the_deadline_is_cut(virtual_clock: VirtualClock, server: InMemoryApiServer) -> None:
     wire = FaultyTransport(server.transport())
     fence = Fence(clock=virtual_clock)

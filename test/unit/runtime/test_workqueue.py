@@ -200,6 +200,48 @@ async def test_a_worker_that_is_woken_and_cancelled_at_once_loses_no_key(queue: 
         tasks.cancel_scope.cancel()
 
 
+async def test_keys_added_in_one_breath_wake_one_worker_each(
+    queue: WorkQueue[str], virtual_clock: VirtualClock
+) -> None:
+    taken: list[tuple[str, float]] = []
+
+    async def worker() -> None:
+        taken.append((await queue.get(), virtual_clock.monotonic()))
+
+    with anyio.move_on_after(10):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(worker)
+            await anyio.sleep(1)
+            for key in "abc":
+                queue.add(key)
+
+    assert taken == [("a", 1.0), ("b", 1.0), ("c", 1.0)]
+
+
+async def test_when_the_worker_that_minds_the_clock_goes_away_another_one_minds_it(
+    queue: WorkQueue[str], virtual_clock: VirtualClock
+) -> None:
+    taken: list[float] = []
+
+    async def worker(scope: anyio.CancelScope) -> None:
+        with scope:
+            await queue.get()
+            taken.append(virtual_clock.monotonic())
+
+    with anyio.move_on_after(60):
+        async with anyio.create_task_group() as tasks:
+            scopes = [anyio.CancelScope(), anyio.CancelScope()]
+            for scope in scopes:
+                tasks.start_soon(worker, scope)
+            await anyio.sleep(1)
+            queue.add("a", after=5)
+            await anyio.sleep(1)
+            scopes[0].cancel()
+
+    assert taken == pytest.approx([6])
+
+
 async def test_idle_workers_do_not_wake_each_other_for_ever(queue: WorkQueue[str], virtual_clock: VirtualClock) -> None:
     """Regression: a worker that woke in vain went to the end of the line and woke the next: a busy loop."""
     started = virtual_clock.monotonic()
