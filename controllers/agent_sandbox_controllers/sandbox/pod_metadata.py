@@ -60,8 +60,8 @@ def normalised_creator(value: str) -> str:
 def wanted_metadata(observed: Observed) -> WantedMetadata:
     """The Pod's labels and annotations as they should be now."""
     template = observed.sandbox.spec.pod_template.metadata
-    user_labels = _of_user(template.labels if template else None)
-    user_annotations = _of_user(template.annotations if template else None)
+    user_labels = of_user(template.labels if template else None)
+    user_annotations = of_user(template.annotations if template else None)
     labels, absent_labels = _our_labels(observed)
     annotations, absent_annotations = _our_annotations(observed, user_annotations)
     return WantedMetadata(
@@ -74,7 +74,8 @@ def wanted_metadata(observed: Observed) -> WantedMetadata:
     )
 
 
-def _of_user(given: Mapping[str, str] | None) -> dict[str, str]:
+def of_user(given: Mapping[str, str] | None) -> dict[str, str]:
+    """The labels or annotations of a template that its author may set."""
     return {key: value for key, value in (given or {}).items() if not is_reserved(key)}
 
 

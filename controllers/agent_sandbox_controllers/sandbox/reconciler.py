@@ -11,8 +11,8 @@ from agent_sandbox.kube import AlreadyExistsError, ApiError, ConflictError, NotF
 from agent_sandbox.runtime import Request, Result
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.core import PODS
-from agent_sandbox_api.names import CONDITION_READY, CONDITION_SUSPENDED
-from agent_sandbox_api.views import find_condition, is_condition_true
+from agent_sandbox_api.names import CONDITION_READY
+from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
 from agent_sandbox_controllers.errors import StaleCacheError
 from agent_sandbox_controllers.holding import SANDBOX_DELAYS
@@ -25,6 +25,7 @@ from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_child
 from agent_sandbox_controllers.sandbox.recreation import Recreation
 from agent_sandbox_controllers.sandbox.refusals import Refusals, before
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
+from agent_sandbox_controllers.sandbox.transitions import Transitions
 from agent_sandbox_controllers.sandbox.volumes import volume_names
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
@@ -86,8 +87,13 @@ class SandboxReconciler:
         self._told: dict[str, set[tuple[str, str]]] = {}
         self._recreation = Recreation()
         self._refusals = Refusals()
+        self._transitions = Transitions(world.metrics)
         self._identities = Identities(
-            self._statuses.forget, self._recreation.forget, self._refusals.forget, self._forget
+            self._statuses.forget,
+            self._recreation.forget,
+            self._refusals.forget,
+            self._transitions.forget,
+            self._forget,
         )
 
     async def reconcile(self, request: Request) -> Result:
@@ -233,19 +239,9 @@ class SandboxReconciler:
     # Telling
 
     async def _write(self, observed: Observed, status: Status) -> float | None:
-        self._count_transition(observed, status)
-        return await self._statuses.write(observed.view, status, self._world.clock.monotonic())
-
-    def _count_transition(self, observed: Observed, status: Status) -> None:
-        """Count suspends and resumes when the status first says so."""
-        before = is_condition_true(observed.view.status.conditions, CONDITION_SUSPENDED)
-        after = any(each["type"] == CONDITION_SUSPENDED and each["status"] == "True" for each in status["conditions"])
-        if before == after:
-            return
-        since = find_condition(observed.view.status.conditions, CONDITION_SUSPENDED)
-        name = "suspended" if after else "resumed"
-        if since is not None or after:
-            self._world.metrics.transitions.labels(observed.namespace, name).inc()
+        now = self._world.clock.monotonic()
+        self._transitions.observe(observed, status, now)
+        return await self._statuses.write(observed.view, status, now)
 
     def _tell(self, observed: Observed, notices: Iterable[Notice]) -> None:
         told = self._told.setdefault(observed.uid, set())

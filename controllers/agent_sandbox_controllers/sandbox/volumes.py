@@ -25,6 +25,7 @@ from agent_sandbox_controllers.ownership import (
 )
 from agent_sandbox_controllers.sandbox.observed import Observed
 from agent_sandbox_controllers.sandbox.outcome import Plan, stopped
+from agent_sandbox_controllers.sandbox.pod_metadata import of_user
 from agent_sandbox_controllers.vocabulary import Reason
 
 
@@ -75,11 +76,11 @@ def _volume_claim(observed: Observed, template: VolumeClaimTemplate, name: str) 
     metadata: JsonObject = {
         "name": name,
         "namespace": observed.namespace,
-        "labels": {**(given.labels or {}), LABEL_SANDBOX_NAME_HASH: observed.name_hash},
+        "labels": {**of_user(given.labels), LABEL_SANDBOX_NAME_HASH: observed.name_hash},
         "ownerReferences": [controller_reference(SANDBOXES, observed.view.metadata)],
     }
-    if given.annotations:
-        metadata["annotations"] = dict(given.annotations)
+    if annotations := of_user(given.annotations):
+        metadata["annotations"] = annotations
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

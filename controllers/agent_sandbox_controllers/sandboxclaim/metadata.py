@@ -20,9 +20,16 @@ _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])
 RESTRICTED_DOMAINS: Final = (
     "kubernetes.io",
     "k8s.io",
-    "agents.x-k8s.io",
+    "x-k8s.io",  # our own, and kueue.x-k8s.io
+    "istio.io",
+    "linkerd.io",
+    "cilium.io",
+    "projectcalico.org",
+    "cni.cncf.io",
+    "karpenter.sh",
+    "keda.sh",
 )
-"""Annotation domains (with subdomains) that a claim may not use."""
+"""Annotation domains (with subdomains) that a claim may not use: their readers change what a Pod runs or reaches."""
 
 
 def metadata_trouble(claim: SandboxClaim, allowed_domains: Sequence[str]) -> Trouble | None:

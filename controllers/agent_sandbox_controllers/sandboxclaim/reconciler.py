@@ -22,7 +22,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
 )
 from agent_sandbox_api.meta import JsonObject
-from agent_sandbox_api.names import CONDITION_READY, LABEL_CREATED_BY
+from agent_sandbox_api.names import CONDITION_READY, LABEL_CREATED_BY, LABEL_LAUNCH_TYPE
 from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Create, change, perform, remove
 from agent_sandbox_controllers.holding import CLAIM_DELAYS
@@ -62,7 +62,7 @@ from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
 from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
-from agent_sandbox_controllers.vocabulary import LAUNCH_COLD, LAUNCH_WARM, Reason
+from agent_sandbox_controllers.vocabulary import LAUNCH_WARM, Reason
 from agent_sandbox_controllers.world import World
 
 SOON: Final = 0.001
@@ -88,7 +88,11 @@ class ClaimReconciler:
         self._adoptions = Adoptions(world, line)
         self._statuses = StatusWriter(world.client, SANDBOX_CLAIMS, CLAIM_DELAYS)
         self._latency = Latency(world)
-        self._identities = Identities(self._statuses.forget, self._adoptions.forget, self._latency.forget)
+        # UIDs of claims whose start was counted and told, so that one found after a crash is told once too.
+        self._started: set[str] = set()
+        self._identities = Identities(
+            self._statuses.forget, self._adoptions.forget, self._latency.forget, self._started.discard
+        )
 
     async def reconcile(self, request: Request) -> Result:
         """Bring one claim nearer to what it wants; see ``runtime.Reconciler``."""
@@ -208,8 +212,7 @@ class ClaimReconciler:
         if taken is None:
             return None
         pool = pools.get(taken.metadata.uid)
-        self._note_start(observed, taken, LAUNCH_WARM, pool.name if pool else UNKNOWN)
-        self._tell(observed, "SandboxAdopted", "Adoption", f'Adopted warm pool Sandbox "{taken.metadata.name}"')
+        self._note_start(observed, taken, pool.name if pool else UNKNOWN)
         return taken
 
     async def _start_cold(self, observed: ClaimObserved, create: Create) -> SandboxView | Trouble | None:
@@ -233,8 +236,7 @@ class ClaimReconciler:
             return trouble
         assert isinstance(created, SandboxView), "the answer to a create of a Sandbox is a Sandbox"
         self._adoptions.forget(uid)
-        self._note_start(observed, created, LAUNCH_COLD, "none")
-        self._tell(observed, "SandboxProvisioned", "Provisioning", f'Created Sandbox "{create.name}"')
+        self._note_start(observed, created, "none")
         return created
 
     # Keeping
@@ -242,6 +244,8 @@ class ClaimReconciler:
     async def _keep(self, observed: ClaimObserved, sandbox: SandboxView, request: Request) -> float | None:
         """The claim has its Sandbox: pass on changed metadata, and mirror its state."""
         self._line.leave(request)
+        if observed.recorded_name is None:
+            self._note_start(observed, sandbox, UNKNOWN)
         unapplied = metadata_trouble(observed.claim, self._world.options.allowed_label_domains)
         if unapplied is None and observed.bound is not None and observed.template is not None:
             merged = merged_metadata(observed.template.spec.pod_template.metadata, observed.claim)
@@ -313,8 +317,13 @@ class ClaimReconciler:
             self._latency.served(observed, sandbox, status)
         return wait
 
-    def _note_start(self, observed: ClaimObserved, sandbox: SandboxView, launch: str, pool: str) -> None:
+    def _note_start(self, observed: ClaimObserved, sandbox: SandboxView, pool: str) -> None:
+        """Count and tell that a claim got its Sandbox, once, also if a crash came between the two."""
+        if observed.view.metadata.uid in self._started:
+            return
+        self._started.add(observed.view.metadata.uid)
         metrics, template = self._world.metrics, observed.claim.spec.sandbox_template_ref.name
+        name, launch = sandbox.metadata.name, sandbox.metadata.labels.get(LABEL_LAUNCH_TYPE, UNKNOWN)
         metrics.claims_created.labels(
             namespace=observed.namespace,
             sandbox_template=template,
@@ -325,6 +334,10 @@ class ClaimReconciler:
         ).inc()
         if observed.takes_warm:
             metrics.pool_hits.labels(observed.namespace, template, "hit" if launch == LAUNCH_WARM else "miss").inc()
+        if launch == LAUNCH_WARM:
+            self._tell(observed, "SandboxAdopted", "Adoption", f'Adopted warm pool Sandbox "{name}"')
+        else:
+            self._tell(observed, "SandboxProvisioned", "Provisioning", f'Created Sandbox "{name}"')
 
     def _tell(self, observed: ClaimObserved, reason: str, action: str, note: str) -> None:
         if self._world.options.claim_events:

@@ -76,7 +76,7 @@ FAULTS = [Fault.lost_answer(), Fault.lost_request(), Fault.conflict(), Fault.err
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.kind) + str(fault.status or ""))
-@pytest.mark.parametrize("path", ["/sandboxes/", "/status", "/sandboxes", "/pods"])
+@pytest.mark.parametrize("path", ["/sandboxes", "/status", "/pods"])
 @pytest.mark.parametrize("warm", [True, False])
 async def test_whatever_happens_to_a_write_a_claim_gets_one_sandbox(
     make: Any, fault: Fault, path: str, warm: bool

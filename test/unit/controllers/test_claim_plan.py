@@ -397,3 +397,12 @@ def test_defect_35_and_48_a_bound_sandbox_that_vanished_is_never_replaced_silent
 
     assert decided(observed) == Vanished("pool-1")
     assert decided(replace(observed, ready=(Candidate(make.member()),))) == Vanished("pool-1")
+
+
+@pytest.mark.parametrize(
+    "key", ["sidecar.istio.io/inject", "karpenter.sh/do-not-disrupt", "linkerd.io/inject", "kueue.x-k8s.io/queue-name"]
+)
+def test_defect_13_annotations_that_steer_other_controllers_are_refused(make: Any, key: str) -> None:
+    observed = make.claim(claim={"additionalPodMetadata": {"annotations": {key: "x"}}})
+
+    assert metadata_trouble(observed.claim, DOMAINS) is not None

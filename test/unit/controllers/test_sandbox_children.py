@@ -255,3 +255,15 @@ def test_defect_46_a_pod_that_is_going_is_not_deleted_again(make: Any) -> None:
     going = make.ready_pod(metadata={"deletionTimestamp": make.stamp()})
 
     assert plan_expiry(make.observed(owned_pods=(going,), shutdownTime=make.stamp(-1))).actions == ()
+
+
+def test_defect_13_reserved_keys_of_a_volume_template_do_not_reach_the_volume(make: Any) -> None:
+    metadata = {
+        "name": "data",
+        "labels": {"agents.x-k8s.io/claim-uid": "forged", "kind": "disk"},
+        "annotations": {"agents.x-k8s.io/x": "y"},
+    }
+    (create,) = plan_volumes(make.observed(volumeClaimTemplates=[{"metadata": metadata, "spec": {}}])).actions
+
+    assert create.body["metadata"]["labels"] == {"kind": "disk", **make.tracked}  # type: ignore[union-attr]
+    assert "annotations" not in create.body["metadata"]  # type: ignore[union-attr]

@@ -1,0 +1,154 @@
+"""Metrics, events, and what is deliberately not written."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
+from agent_sandbox_controllers import ControllerOptions
+
+pytestmark = pytest.mark.virtual_time
+
+
+def reasons(house: Any) -> list[str]:
+    return [each.body["reason"] for each in house.wire.writes if each.path.endswith("/events")]
+
+
+@pytest.mark.parametrize("number", [115, 188, 192])
+async def test_edge_115_188_192_starts_are_told_counted_and_timed_once(make: Any, number: int) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        warm = make.claim("warm")
+        warm["metadata"]["annotations"] = {"agents.x-k8s.io/client-first-requested-at": "2026-01-01T00:00:00.100Z"}
+        await house.make(warm, make.claim("cold", warmpool="none"))
+        await house.ready(SANDBOX_CLAIMS, "warm")
+        await house.ready(SANDBOX_CLAIMS, "cold")
+        await house.settle(30)
+        pod = await house.get(PODS, "cold")
+        await house.kubelet.report(pod, {**make.ready_status("10.0.0.9"), "conditions": []})
+        await house.settle(5)
+        await house.kubelet.report(pod, make.ready_status("10.0.0.9"))
+        await house.settle(5)
+
+        value = house.manager.registry.get_sample_value
+        assert sorted(reason for reason in reasons(house)) == ["SandboxAdopted", "SandboxProvisioned"]
+        for launch in ("warm", "cold"):
+            labels = {"launch_type": launch, "sandbox_template": "python"}
+            assert value("agent_sandbox_claim_controller_startup_latency_ms_count", labels) == 1
+        client = {"launch_type": "warm", "sandbox_template": "python"}
+        assert value("agent_sandbox_client_claim_startup_latency_ms_count", client) == 1
+        hits = {"namespace": "default", "sandbox_template": "python", "result": "hit"}
+        assert value("agent_sandbox_warm_pool_requests_total", hits) == 1
+        assert value("agent_sandbox_warm_pool_ready_replicas", {"namespace": "default", "warmpool": "pool"}) == 1
+
+
+@pytest.mark.parametrize("number", [22, 23, 25])
+async def test_defect_22_23_25_nothing_is_noted_on_a_claim_for_the_sake_of_measurement(make: Any, number: int) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.make(make.claim())
+        mine = await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(60)
+
+        assert mine.metadata.annotations == {}
+        paths = [write for write in house.writes() if "/sandboxclaims/mine" in write]
+        assert all(write.startswith("PATCH") and write.endswith("/status") for write in paths)
+
+
+async def test_defect_31_a_start_that_a_crash_hid_is_told_and_counted_afterwards(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        from agent_sandbox.testing import Fault
+
+        house.wire.inject(Fault.unreachable(), path="/sandboxclaims/mine/status", times=None)
+        house.wire.inject(Fault.unreachable(), path="/events", times=None)
+        await house.make(make.claim())
+        await house.settle(5)
+        await house.kill_manager()
+        await house.start_manager()
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(5)
+
+        assert reasons(house) == ["SandboxAdopted"]
+
+
+@pytest.mark.parametrize("number", [29, 149])
+async def test_defect_29_patience_counts_from_the_first_sight_not_from_creation(make: Any, number: int) -> None:
+    async with make.house(kubelet_seconds=1.0) as house:
+        await house.make(make.template())
+        await house.settle(5)
+        await house.kill_manager()
+        await house.make(make.claim(), make.pool(replicas=1))
+        await anyio.sleep(60)
+        await house.start_manager()
+
+        mine = await house.ready(SANDBOX_CLAIMS, "mine")
+
+        assert mine.status.sandbox_name.startswith("pool-") or mine.status.sandbox_name == "mine"
+
+
+@pytest.mark.parametrize("eviction", [True, False])
+async def test_edge_212_members_are_safe_to_evict_until_they_are_claimed(make: Any, eviction: bool) -> None:
+    key = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+    async with make.house(ControllerOptions(pool_eviction=eviction, member_suffixes=1)) as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        (pod,) = await house.all(PODS)
+        assert pod.metadata.annotations.get(key) == ("true" if eviction else None)
+
+        await house.make(make.claim(warmpool="pool"))
+        mine = await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(2)
+        assert key not in (await house.get(PODS, mine.status.sandbox_name)).metadata.annotations
+
+
+async def test_edge_254_the_gauge_counts_sandboxes_by_what_they_are(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=2), make.sandbox())
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.ready(SANDBOXES, "alice")
+
+        labels = {
+            "namespace": "default",
+            "ready_condition": "true",
+            "expired": "false",
+            "launch_type": "warm",
+            "sandbox_template": "python",
+            "owned_by": "SandboxWarmPool",
+            "created_by": "controller",
+        }
+        assert house.manager.registry.get_sample_value("agent_sandboxes", labels) == 2
+
+
+async def test_suspends_resumes_and_expiries_are_counted_and_timed(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox(service=False))
+        await house.ready(SANDBOXES, "alice")
+        await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 0}})
+        await house.settle(5)
+        await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 1}})
+        await house.ready(SANDBOXES, "alice")
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": "2026-01-01T00:00:00Z"}})
+        await house.settle(5)
+
+        value = house.manager.registry.get_sample_value
+        for transition in ("suspended", "resumed", "expired"):
+            labels = {"namespace": "default", "transition": transition}
+            assert value("agent_sandbox_transitions_total", labels) == 1, transition
+        assert value("agent_sandbox_transition_seconds_count", {"transition": "resumed"}) == 1
+
+
+@pytest.mark.parametrize("number", [53, 257])
+async def test_edge_053_and_257_a_plain_start_is_one_status_write(make: Any, number: int) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox(service=False))
+        alice = await house.ready(SANDBOXES, "alice")
+
+        assert len([write for write in house.writes() if write.endswith("/status")]) == 1
+        assert [each.type for each in alice.status.conditions] == ["PodScheduled", "Ready", "Suspended"]
