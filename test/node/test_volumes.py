@@ -139,3 +139,42 @@ async def test_a_user_id_and_a_working_directory_are_honoured(run_node: RunNode)
         output = await stack.log("one", "main")
 
     assert output.split() == ["4242", "/workspace/deep/er", "4242"]
+
+
+async def test_a_container_says_why_it_ended(run_node: RunNode) -> None:
+    async with run_node() as stack:
+        told = box("main", "echo because > /dev/termination-log; exit 4")
+        silent = box("main", "echo noise >&2; exit 4", terminationMessagePolicy="FallbackToLogsOnError")
+        messages = []
+        for name, container in (("told", told), ("silent", silent)):
+            await stack.create_pod(name, {"containers": [container], "restartPolicy": "Never"})
+            pod = await stack.until(name, lambda pod: pod.status.phase == "Failed")
+            messages.append(pod.status.container_statuses[0].state.terminated.message)
+
+    assert messages == ["because\n", "noise\n"]
+
+
+async def test_two_pods_on_one_claim_both_write_to_it(run_node: RunNode) -> None:
+    mount = {"name": "data", "mountPath": "/data"}
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "disk"}}]
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    async with run_node() as stack:
+        await stack.server.create(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "disk", "namespace": "default"},
+                "spec": claim,
+            }
+        )
+        for name in ("a", "b"):
+            await stack.create_pod(name, {"containers": [box("main", "sleep 1000", mount)], "volumes": volumes})
+            await stack.until_ready(name)
+        codes = [
+            (await stack.execute(name, "main", ["sh", "-c", f"echo {name} >> /data/f && touch /data/{name}"])).code
+            for name in ("a", "b", "a")
+        ]
+        whole = await stack.execute("b", "main", ["cat", "/data/f"])
+
+    assert codes == [0, 0, 0]
+    assert whole.out == b"a\nb\na\n"

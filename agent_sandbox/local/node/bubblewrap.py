@@ -140,7 +140,6 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     arguments = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     arguments += ["--hostname", box.hostname[:MAX_HOSTNAME], *_system_arguments(), *_proc_arguments(), "--dev", "/dev"]
     arguments += _tmpfs(walls, "/dev/shm", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
-    arguments += ["--remount-ro", "/dev"]
     arguments += _tmpfs(walls, "/tmp", _TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
     arguments += _tmpfs(walls, "/run", _SMALL_TMPFS_BYTES, "0755")
     arguments += _tmpfs(walls, "/var/tmp", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
@@ -153,6 +152,7 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
         arguments += ["--ro-bind", str(runtime / "etc" / name), f"/etc/{name}"]
     arguments += _mount_arguments(box.mounts)
     arguments += ["--dir", box.workdir]  # as container runtimes do
+    arguments += ["--remount-ro", "/dev"]
     if box.read_only_root:
         arguments += ["--remount-ro", "/"]
     arguments += ["--chdir", box.workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]

@@ -8,6 +8,7 @@ import os
 import signal
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 DEFAULT_UID: Final = 1000
 LISTEN_VARIABLE: Final = "AGENT_SANDBOX_LISTEN"
 KILLED: Final = 137
+_MESSAGE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class ContainerRunner:
                 self.did_start.set()
             code = await self._watch(process, readiness)
             reason = await self._end_reason(process, code)
-            ended = Terminated(code, reason, "", started_at, self._context.clock.now())
+            message = await anyio.to_thread.run_sync(self._read_last_words, process, code)
+            ended = Terminated(code, reason, message, started_at, self._context.clock.now())
             self._become(self.state.with_state(ended, ready=False, started=False))
             return ended
         finally:
@@ -232,7 +235,7 @@ class ContainerRunner:
             argv=[expand(word, known) for word in words],
             env=environment,
             workdir=self._container.working_dir or image.workdir,
-            mounts=[*mounts, *self._own_files()],
+            mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
             uid=self._uid(),
             gid=self._gid(),
         )
@@ -275,6 +278,24 @@ class ContainerRunner:
         root = str(Path(source).relative_to(network.tree))
         part = f"{self.name}-{mount.name}-{zlib.crc32(mount.sub_path.encode()):08x}"
         return await network.part_of_volume(record.uid, part, root, mount.sub_path, record.owner)
+
+    def _last_words(self, directory: Path, owner: int) -> Mount:
+        """The file in which a container may say why it ends."""
+        path = directory / "termination-log"
+        path.touch()
+        if owner != -1:
+            os.chown(path, owner, owner)
+        path.chmod(0o666)
+        return Mount(self._seen(path), self._container.termination_message_path)
+
+    def _read_last_words(self, process: ContainerProcess, code: int) -> str:
+        path = process.launch.bare_directory.with_name("termination-log")
+        message = ""
+        with suppress(OSError), path.open("rb") as file:
+            message = file.read(_MESSAGE_BYTES).decode(errors="replace")
+        if not message and code and self._container.termination_message_policy == "FallbackToLogsOnError":
+            message = process.launch.log.head.decode(errors="replace")[-_MESSAGE_BYTES:]
+        return message
 
     def _own_files(self) -> list[Mount]:
         names = ("hosts", "hostname", "resolv.conf")

@@ -70,9 +70,9 @@ class LogFile:
     def _write(self, data: bytes) -> None:
         if not data:
             return
-        if self._size and self._size + len(data) > self._max_bytes:
-            self._rotate()
         try:
+            if self._file.closed or (self._size and self._size + len(data) > self._max_bytes):
+                self._rotate()
             self._file.write(data)
             self._file.flush()
         except OSError:

@@ -377,10 +377,23 @@ class Node:
         if known is not None:
             return known
         address = self._addresses.take()
-        uid = host_uid(address, self._directory.root) if self._current_context().root else None
+        uid = self._uid_sharing_claims(pod)
+        if uid is None and self._current_context().root:
+            uid = host_uid(address, self._directory.root)
         record = PodRecord(metadata.uid, metadata.namespace, metadata.name, address, uid)
         self._records[metadata.uid] = record
         return record
+
+    def _uid_sharing_claims(self, pod: Pod) -> int | None:
+        """The host uid of a living Pod that mounts one of the same claims: both must be able to use its files."""
+        claims = set(claim_names(pod))
+        neighbours = [
+            worker
+            for worker in self._workers.values()
+            if worker is not None and worker.record.namespace == pod.metadata.namespace
+        ]
+        sharing = (worker.record.host_uid for worker in neighbours if claims & set(claim_names(worker.pod)))
+        return next(sharing, None)
 
     def _warnings(self) -> Mapping[str, str]:
         return {UNISOLATED_CONDITION: _UNISOLATED_MESSAGE} if self.options.unisolated else {}

@@ -171,6 +171,8 @@ class Container(msgspec.Struct, rename="camel", frozen=True):
     security_context: ContainerSecurity = ContainerSecurity()
     resources: ContainerResources = ContainerResources()
     restart_policy: str = ""
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: str = "File"
 
 
 class PodSecurity(msgspec.Struct, rename="camel", frozen=True):
