@@ -34,6 +34,13 @@ class RouterOptions:
         wait_unknown: seconds to wait for a name that the router does not know: its watch may lag behind the creator.
         wait_ready: seconds to wait for a sandbox that is known and not Ready.
         max_body_bytes: largest request body; None leaves it to the sandbox.
+        max_concurrent: requests of one sandbox on their way at once, WebSockets included; None means no limit. 256 is
+            far above what an agent needs and far below what one process can hold.
+        max_rate: requests per second of one sandbox in the long run; None means no limit.
+        burst: requests that may come at once after a rest, where `max_rate` is set.
+        control_host: address of the control endpoints (/healthz, /readyz, /metrics).
+        control_port: their port; 0 takes a free one, None leaves them out.
+        access_log: whether every request gets a log line.
         drain_timeout: seconds that begun exchanges get when the router stops.
         domain: ``<port>-<sandbox>-<namespace>.<domain>`` as host names a sandbox, for browsers; None turns it off.
         proto: what ``X-Forwarded-Proto`` says when a load balancer ends TLS before us.
@@ -55,6 +62,12 @@ class RouterOptions:
     wait_unknown: float = 2.0
     wait_ready: float = 10.0
     max_body_bytes: int | None = None
+    max_concurrent: int | None = 256
+    max_rate: float | None = None
+    burst: int = 50
+    control_host: str = "127.0.0.1"
+    control_port: int | None = None
+    access_log: bool = False
     drain_timeout: float = 30.0
     domain: str | None = None
     proto: str = "http"

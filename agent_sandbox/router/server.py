@@ -5,18 +5,18 @@ lets begun exchanges end within a bound.
 """
 
 import asyncio
-import json
 import logging
 import socket
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Final
 
 import anyio
 import anyio.abc
 
 from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.router.answers import json_response, refusal_response
 from agent_sandbox.router.browser import Invitation, cookie_token, invitation, set_cookie
+from agent_sandbox.router.control import Control
 from agent_sandbox.router.credentials import Gate
 from agent_sandbox.router.directory import Directory, Target
 from agent_sandbox.router.errors import (
@@ -35,11 +35,12 @@ from agent_sandbox.router.http1 import (
     BodyKind,
     Framing,
     RequestHead,
-    encode_head,
     parse_request,
     request_framing,
     text_of,
 )
+from agent_sandbox.router.limits import Limits
+from agent_sandbox.router.observe import Observer, Visit
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, is_sandbox_host, read_route
 from agent_sandbox.router.tokens import Scope
@@ -51,14 +52,6 @@ logger = logging.getLogger(__name__)
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 4 * 1024 * 1024
 """How long and how much of an unwanted request body is read, so that the client gets to see the answer."""
-
-_PHRASES: Final = {
-    200: b"OK", 302: b"Found",
-    400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found", 409: b"Conflict",
-    413: b"Content Too Large", 429: b"Too Many Requests", 431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -77,6 +70,9 @@ class Router:
         socket_factory: makes the sockets that reach Pods; the host's own by default.
         clock: tells whether a token has expired.
 
+    Attributes:
+        control_url: where the control endpoints are, once they are served.
+
     Raises:
         RouterConfigError: the token file cannot be read or is empty.
     """
@@ -94,7 +90,10 @@ class Router:
         self._directory = directory
         self._upstreams = Upstreams(socket_factory, connect_timeout=options.connect_timeout)
         self._gate = Gate(token_file=options.token_file, key_file=options.key_file, clock=clock)
+        self._limits = Limits(concurrent=options.max_concurrent, rate=options.max_rate, burst=max(options.burst, 1))
+        self._observer = Observer(log=options.access_log)
         self._clients: set[_Client] = set()
+        self.control_url: str | None = None
         self._draining = False
         self._quiet = anyio.Event()
 
@@ -124,6 +123,7 @@ class Router:
                     lambda: Wire(connected), self.options.host, self.options.port, backlog=2048
                 )
                 tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
+                await self._serve_control(tasks)
                 try:
                     task_status.started(_url(server.sockets[0]))
                     await stop.wait()
@@ -131,6 +131,28 @@ class Router:
                     server.close()
                 await self._drain()
                 tasks.cancel_scope.cancel()
+
+    async def _serve_control(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Serve our own endpoints on their port, until the task group ends: probes go on while we drain."""
+        if self.options.control_port is None:
+            return
+        control = Control(self._observer.registry, ready=lambda: not self._draining)
+
+        def connected(wire: Wire) -> None:
+            tasks.start_soon(control.serve, wire, name="control client")
+
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Wire(connected), self.options.control_host, self.options.control_port
+        )
+        self.control_url = _url(server.sockets[0])
+
+        async def until_the_end() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                server.close()
+
+        tasks.start_soon(until_the_end, name="control endpoints")
 
     async def _drain(self) -> None:
         self._draining = True
@@ -152,6 +174,10 @@ class Router:
             wire.close()
         except WireError:
             wire.abort()
+        except Exception:
+            # A defect of ours: it must cost this connection, not all the others.
+            logger.exception("a connection ended by a defect of the router")
+            wire.abort()
         except BaseException:
             wire.abort()
             raise
@@ -163,33 +189,51 @@ class Router:
     async def _serve_request(self, client: _Client) -> After:
         """Serve the next request on a connection."""
         wire = client.wire
-        head: RequestHead | None = None
-        exchange: Exchange | None = None
         try:
             head = await self._next_head(client)
             if head is None:
                 return After.CLOSE
             framing = request_framing(head)
-            if (own := self._own_answer(head)) is not None:
-                wire.write(own)
-                return await self._after_own_answer(wire, head, framing)
+        except RefusalError as refusal:
+            return await self._refuse(wire, None, refusal)
+        if (own := self._own_answer(head)) is not None:
+            wire.write(own)
+            return await self._after_own_answer(wire, head, framing)
+        visit = self._observer.begin(head, wire.peer)
+        try:
+            return await self._serve_visit(wire, head, framing, visit)
+        finally:
+            self._observer.end(visit)
+
+    async def _serve_visit(self, wire: Wire, head: RequestHead, framing: Framing, visit: Visit) -> After:
+        """Serve a request that is none for ourselves."""
+        exchange: Exchange | None = None
+        try:
             route = read_route(head, domain=self.options.domain, known=self._directory.knows)
             if route.browser and (link := invitation(head)) is not None:
                 wire.write(await self._accept(link, route, head))
+                visit.status = 302
                 return await self._after_own_answer(wire, head, framing)
             scope = await self._admit(head, framing, route)
             exchange = Exchange(wire, head, framing, self.options, route=route, draining=self._draining)
-            return await self._exchange(exchange, route, scope)
+            return await self._exchange(exchange, route, scope, visit)
         except RefusalError as refusal:
+            visit.refused(refusal)
             if exchange is not None and exchange.progress.answering:
                 # The answer has begun: only a broken connection still says that it will not end well.
-                logger.info("response cut short: %s", refusal.detail)
                 wire.abort()
                 return After.CLOSE
-            wire.write(refusal_response(refusal, head, close=True))
-            if wire.pending or head is None or head.all(b"content-length") or head.all(b"transfer-encoding"):
-                await _linger(wire)
-            return After.CLOSE
+            return await self._refuse(wire, head, refusal)
+        finally:
+            if exchange is not None:
+                visit.status = visit.status or exchange.progress.status
+                visit.received, visit.sent = exchange.progress.received, exchange.progress.sent
+
+    async def _refuse(self, wire: Wire, head: RequestHead | None, refusal: RefusalError) -> After:
+        wire.write(refusal_response(refusal, head, close=True))
+        if wire.pending or head is None or head.all(b"content-length") or head.all(b"transfer-encoding"):
+            await _linger(wire)
+        return After.CLOSE
 
     async def _next_head(self, client: _Client) -> RequestHead | None:
         """The next request's head; None if the client is done, too slow, or we are."""
@@ -239,16 +283,15 @@ class Router:
             raise TooLargeError(f"The request body is larger than {limit} bytes.")
         return scope
 
-    async def _exchange(self, exchange: Exchange, route: Route, scope: Scope | None) -> After:
+    async def _exchange(self, exchange: Exchange, route: Route, scope: Scope | None, visit: Visit) -> After:
         total = self.options.total_timeout if route.timeout is None else min(route.timeout, self.options.max_timeout)
         try:
             with anyio.fail_after(total):
                 target = await self._resolve(route, scope)
-                if exchange.repeatable:
+                visit.resolved(target)
+                with self._limits.slot(target):
                     after = await self._over_kept_connection(exchange, target, route)
-                    if after is not None:
-                        return after
-                return await self._over_fresh_connection(exchange, target, route)
+                    return after or await self._over_fresh_connection(exchange, target, route)
         except TimeoutError as error:
             raise TimedOutError(f"Timed out waiting for the backend sandbox: {route.identifier}") from error
 
@@ -273,7 +316,7 @@ class Router:
 
     async def _over_kept_connection(self, exchange: Exchange, target: Target, route: Route) -> After | None:
         """Try a kept connection; None if there is none, or it was closed before it answered anything."""
-        upstream = self._upstreams.take(target, route.port)
+        upstream = self._upstreams.take(target, route.port) if exchange.repeatable else None
         if upstream is None:
             return None
         try:
@@ -322,38 +365,6 @@ class Router:
             await _linger(wire)
             return After.CLOSE
         return After.REUSE if self._reusable(head) else After.CLOSE
-
-
-def refusal_response(refusal: RefusalError, request: RequestHead | None, *, close: bool) -> bytes:
-    """The answer for a refused request."""
-    extra = [(b"X-Sandbox-Error", refusal.reason.encode())]
-    if refusal.retry_after is not None:
-        extra.append((b"Retry-After", b"%d" % refusal.retry_after))
-    if refusal.status == 401:
-        extra.append((b"WWW-Authenticate", b'Bearer realm="agent-sandbox-router"'))
-    return json_response(refusal.status, {"detail": refusal.detail}, request, close=close, extra=extra)
-
-
-def json_response(
-    status: int,
-    body: dict[str, str],
-    request: RequestHead | None,
-    *,
-    close: bool,
-    extra: list[tuple[bytes, bytes]] | None = None,
-) -> bytes:
-    """A whole response with a JSON body."""
-    text = json.dumps(body).encode()
-    headers = [
-        (b"Content-Type", b"application/json"),
-        (b"Content-Length", b"%d" % len(text)),
-        (b"Date", formatdate(usegmt=True).encode()),
-        *(extra or []),
-    ]
-    if close:
-        headers.append((b"Connection", b"close"))
-    head = encode_head(b"HTTP/1.1 %d %b" % (status, _PHRASES[status]), headers)
-    return head if request is not None and request.method == b"HEAD" else head + text
 
 
 async def serve(router: Router, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
