@@ -42,7 +42,8 @@ async def _install(wire: Wire) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for definition in DEFINITIONS:
         name = definition["metadata"]["name"]
-        await api.apply(f"{path}/{name}", dict(definition), "conformance", force=True)
+        answer = await api.apply(f"{path}/{name}", dict(definition), "conformance", force=True)
+        assert answer.status < 300, answer.body.decode()
         await api.wait_for(path, name, _established)
         # The paths of a new kind are served a moment after it is established.
         group, version = definition["spec"]["group"], definition["spec"]["versions"][0]["name"]

@@ -31,7 +31,7 @@ def _definition() -> dict[str, Any]:
 
 
 def _established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or []
     return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
 
@@ -56,10 +56,8 @@ async def test_a_deleted_definition_takes_its_objects_along(api: Api) -> None:
     definition = await _create(api)
     name, group = definition["metadata"]["name"], definition["spec"]["group"]
     path = f"/apis/{group}/v1/namespaces/{api.namespace}/things"
-    await api.wait_for(_PATH, name, _established)
-    assert "customresourcecleanup.apiextensions.k8s.io" in (await api.get(f"{_PATH}/{name}")).json["metadata"].get(
-        "finalizers", []
-    )
+    finalizer = "customresourcecleanup.apiextensions.k8s.io"
+    await api.wait_for(_PATH, name, lambda found: finalizer in found["metadata"].get("finalizers", []))
     await api.delete(f"{_PATH}/{name}")
     await api.wait_gone(_PATH, name)
 

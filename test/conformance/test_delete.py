@@ -26,7 +26,7 @@ async def test_another_uid_keeps_the_object(api: Api) -> None:
     answer = await api.delete(f"{api.config_maps}/a", {"preconditions": {"uid": "other"}})
 
     assert answer.status == 409
-    assert "UID in precondition: other" in answer.json["message"]
+    assert "the UID in the precondition (other) does not match" in answer.json["message"]
     assert (await api.get(f"{api.config_maps}/a")).status == 200
 
 
@@ -46,7 +46,7 @@ async def test_an_old_version_keeps_the_object(api: Api) -> None:
     answer = await api.delete(f"{api.config_maps}/a", {"preconditions": {"resourceVersion": version}})
 
     assert answer.status == 409
-    assert f"ResourceVersion in precondition: {version}" in answer.json["message"]
+    assert f"the ResourceVersion in the precondition ({version}) does not match" in answer.json["message"]
 
 
 async def test_a_finalizer_holds_the_object(api: Api) -> None:

@@ -39,12 +39,13 @@ async def test_a_merge_patch_with_an_old_version_conflicts(api: Api) -> None:
     assert answer.status == 409
 
 
-async def test_a_merge_patch_with_another_uid_conflicts(api: Api) -> None:
-    """A UID in a patch is a precondition as well."""
+async def test_a_merge_patch_with_another_uid_is_refused(api: Api) -> None:
+    """A UID cannot change."""
     await api.create(api.widgets, widget("a"))
     answer = await api.merge(f"{api.widgets}/a", {"metadata": {"uid": "other"}, "spec": {"size": 3}})
 
-    assert answer.status == 409
+    assert answer.status == 422
+    assert "metadata.uid" in answer.json["message"]
 
 
 async def test_a_patch_of_a_missing_object_is_not_found(api: Api) -> None:

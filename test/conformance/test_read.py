@@ -4,6 +4,8 @@ import pytest
 
 from agent_sandbox.testing.conformance import Api, config_map, widget
 
+_GAUGE = {"apiVersion": "conformance.agents.dev/v1", "kind": "Gauge"}
+
 
 async def test_an_object_reads_as_it_was_created(api: Api) -> None:
     """GET gives the stored object."""
@@ -244,7 +246,7 @@ async def test_an_object_can_be_read_in_another_version(api: Api) -> None:
     """Conversion None changes the apiVersion only."""
     path = "/apis/conformance.agents.dev/v1/gauges"
     name = api.namespace
-    await api.create(path, {"metadata": {"name": name}, "value": 3})
+    await api.create(path, {**_GAUGE, "metadata": {"name": name}, "value": 3})
     api.cluster_objects.append(f"{path}/{name}")
     read = (await api.get(f"/apis/conformance.agents.dev/v1beta1/gauges/{name}")).json
 
@@ -255,7 +257,7 @@ async def test_an_object_can_be_read_in_another_version(api: Api) -> None:
 async def test_a_cluster_kind_has_no_namespace(api: Api) -> None:
     """Objects of cluster scope carry no namespace, and have no path in one."""
     path = "/apis/conformance.agents.dev/v1/gauges"
-    created = await api.create(path, {"metadata": {"name": api.namespace}})
+    created = await api.create(path, {**_GAUGE, "metadata": {"name": api.namespace}})
     api.cluster_objects.append(f"{path}/{api.namespace}")
 
     assert "namespace" not in created["metadata"]

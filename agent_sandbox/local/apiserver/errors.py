@@ -13,6 +13,7 @@
     ├── ExpiredError             410  that resourceVersion is forgotten
     ├── RequestTooLargeError     413  the body is larger than the limit
     ├── UnsupportedMediaError    415  the body's format is not served
+    ├── OptionError              422  an option of the request has no such value
     ├── InvalidError             422  the object breaks the schema or a rule; carries one cause per field
     ├── TooManyRequestsError     429  come back after ``Retry-After``
     ├── TimeoutStatusError       504  what was asked for has not happened yet
@@ -262,6 +263,19 @@ class InvalidError(StatusError):
         details |= {"kind": resource.kind, "causes": [_cause(cause) for cause in causes]}
         super().__init__(422, "Invalid", f'{kind} "{name}" is invalid: {what}', details)
         self.causes = tuple(causes)
+
+
+class OptionError(StatusError):
+    """422: an option of the request, not the object, is wrong."""
+
+    def __init__(self, kind: str, cause: Cause) -> None:
+        """
+        Args:
+            kind: the options' kind, for example ``ListOptions``.
+            cause: what is wrong.
+        """
+        details = {"group": "meta.k8s.io", "kind": kind, "causes": [_cause(cause)]}
+        super().__init__(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {cause}', details)
 
 
 class TooManyRequestsError(StatusError):

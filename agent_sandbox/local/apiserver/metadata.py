@@ -142,8 +142,8 @@ def _annotation_causes(annotations: dict[str, str]) -> list[Cause]:
 def _owner_causes(owners: list[dict[str, Any]]) -> list[Cause]:
     causes = []
     controllers = []
-    for index, owner in enumerate(owners):
-        field = f"metadata.ownerReferences[{index}]"
+    for owner in owners:
+        field = "metadata.ownerReferences"
         causes += [
             Cause.invalid(f"{field}.{key}", "", "must not be empty")
             for key in ("apiVersion", "kind", "name", "uid")

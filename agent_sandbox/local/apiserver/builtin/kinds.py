@@ -10,6 +10,7 @@ from agent_sandbox.local.apiserver.builtin.namespaces import NAMESPACE_STRATEGY
 from agent_sandbox.local.apiserver.builtin.network import NETWORK_POLICY_STRATEGY
 from agent_sandbox.local.apiserver.builtin.pods import POD_STRATEGY
 from agent_sandbox.local.apiserver.builtin.reviews import REVIEW_KINDS
+from agent_sandbox.local.apiserver.builtin.secrets import SECRET_STRATEGY
 from agent_sandbox.local.apiserver.builtin.services import SERVICE_STRATEGY
 from agent_sandbox.local.apiserver.builtin.storage import PV_STRATEGY, PVC_STRATEGY
 from agent_sandbox.local.apiserver.custom.definition import CUSTOM_RESOURCE_DEFINITIONS
@@ -166,7 +167,9 @@ _KINDS: tuple[ResourceType, ...] = (
         columns=columns.PV,
     ),
     ResourceType("", "v1", "configmaps", "ConfigMap", short_names=("cm",), columns=columns.CONFIG_MAP),
-    ResourceType("", "v1", "secrets", "Secret", columns=columns.SECRET, field_selectors=_fields("type")),
+    ResourceType(
+        "", "v1", "secrets", "Secret", strategy=SECRET_STRATEGY, columns=columns.SECRET, field_selectors=_fields("type")
+    ),
     SERVICE_ACCOUNTS,
     EVENTS,
     ResourceType(

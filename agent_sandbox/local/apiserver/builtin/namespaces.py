@@ -7,6 +7,10 @@ FINALIZER = "kubernetes"
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
+def _name_errors(name: str) -> list[str]:
+    return ["must not contain dots"] if "." in name else label_errors(name)
+
+
 def _default(value: JsonObject) -> None:
     name = value["metadata"].get("name")
     if name:
@@ -26,7 +30,7 @@ def _prepare_update(value: JsonObject, old: JsonObject, _context: WriteContext) 
 
 
 NAMESPACE_STRATEGY = Strategy(
-    name_causes=label_errors,
+    name_causes=_name_errors,
     default=_default,
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,

@@ -1,5 +1,6 @@
 """NetworkPolicies: which directions one governs when it does not say."""
 
+from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy
 
 
@@ -14,4 +15,13 @@ def _default(value: JsonObject) -> None:
                 port.setdefault("protocol", "TCP")
 
 
-NETWORK_POLICY_STRATEGY = Strategy(generation=True, default=_default)
+def _causes(value: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    directions = ("Ingress", "Egress")
+    return [
+        Cause.unsupported(f"spec.policyTypes[{index}]", found, directions)
+        for index, found in enumerate(value["spec"]["policyTypes"])
+        if found not in directions
+    ]
+
+
+NETWORK_POLICY_STRATEGY = Strategy(generation=True, default=_default, validate=_causes)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from agent_sandbox.local.apiserver.errors import Cause
+from agent_sandbox.local.apiserver.metadata import label_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
 
 _DEFAULT_GRACE_SECONDS = 30
@@ -154,7 +155,19 @@ def pod_spec_causes(spec: JsonObject, path: str) -> list[Cause]:
     policies = ("Always", "OnFailure", "Never")
     if spec.get("restartPolicy", "Always") not in policies:
         causes.append(Cause.unsupported(f"{path}.restartPolicy", spec["restartPolicy"], policies))
-    volumes = {volume.get("name") for volume in spec.get("volumes") or []}
+    if spec.get("dnsPolicy", "ClusterFirst") not in _DNS_POLICIES:
+        causes.append(Cause.unsupported(f"{path}.dnsPolicy", spec["dnsPolicy"], _DNS_POLICIES))
+    if spec.get("hostname"):
+        causes += [
+            Cause.invalid(f"{path}.hostname", spec["hostname"], error) for error in label_errors(spec["hostname"])
+        ]
+    names = [volume.get("name") for volume in spec.get("volumes") or []]
+    causes += [
+        Cause.duplicate(f"{path}.volumes[{index}].name", name)
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    volumes = set(names)
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or []):
@@ -170,17 +183,47 @@ def _container_causes(container: JsonObject, path: str, seen: set[str], volumes:
     elif name in seen:
         causes.append(Cause.duplicate(f"{path}.name", name))
     seen.add(name)
+    if name:
+        causes += [Cause.invalid(f"{path}.name", name, error) for error in label_errors(name)]
+    causes += _field_causes(container, path)
     if not container.get("image"):
         causes.append(Cause.required(f"{path}.image"))
     for index, port in enumerate(container.get("ports") or []):
         number = port.get("containerPort", 0)
-        if not 0 < number < 65536:
+        if not number:
+            causes.append(Cause.required(f"{path}.ports[{index}].containerPort"))
+        elif not 0 < number < 65536:
             detail = "must be between 1 and 65535, inclusive"
             causes.append(Cause.invalid(f"{path}.ports[{index}].containerPort", number, detail))
     for index, mount in enumerate(container.get("volumeMounts") or []):
         if mount.get("name") not in volumes:
             message = f'Not found: "{mount.get("name")}"'
             causes.append(Cause("FieldValueNotFound", f"{path}.volumeMounts[{index}].name", message))
+    return causes
+
+
+_DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_HANDLERS = ("exec", "grpc", "httpGet", "tcpSocket")
+
+
+def _field_causes(container: JsonObject, path: str) -> list[Cause]:
+    causes = []
+    policy = container.get("imagePullPolicy")
+    if policy and policy not in _PULL_POLICIES:
+        causes.append(Cause.unsupported(f"{path}.imagePullPolicy", policy, _PULL_POLICIES))
+    for index, port in enumerate(container.get("ports") or []):
+        if port.get("protocol", "TCP") not in _PROTOCOLS:
+            causes.append(Cause.unsupported(f"{path}.ports[{index}].protocol", port["protocol"], _PROTOCOLS))
+    for index, variable in enumerate(container.get("env") or []):
+        if not variable.get("name"):
+            causes.append(Cause.required(f"{path}.env[{index}].name"))
+    causes += [
+        Cause.required(f"{path}.{name}", "must specify a handler type")
+        for name in _PROBES
+        if container.get(name) is not None and not any(container[name].get(handler) for handler in _HANDLERS)
+    ]
     return causes
 
 
@@ -201,4 +244,5 @@ POD_STRATEGY = Strategy(
     validate=_causes,
     grace_seconds=_grace_seconds,
     returns_deleted=True,
+    generation=True,
 )

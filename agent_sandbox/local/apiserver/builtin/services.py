@@ -3,7 +3,7 @@
 import secrets
 
 from agent_sandbox.local.apiserver.errors import Cause
-from agent_sandbox.local.apiserver.metadata import label_1035_errors
+from agent_sandbox.local.apiserver.metadata import label_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
 
 HEADLESS = "None"
@@ -62,7 +62,7 @@ def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
 
 
 SERVICE_STRATEGY = Strategy(
-    name_causes=label_1035_errors,
+    name_causes=label_errors,
     default=_default,
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from agent_sandbox.local.apiserver.endpoints.representation import Representation
-from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ExpiredError, TimeoutStatusError
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ExpiredError, OptionError, TimeoutStatusError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse
 from agent_sandbox.local.apiserver.objects import Objects
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
@@ -63,7 +63,8 @@ def parse_revision(text: str) -> int | None:
         return None
     if not text.isdecimal():
         raise BadRequestError(
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+            f'invalid resource version: resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
+            "invalid syntax"
         )
     return int(text)
 
@@ -76,7 +77,7 @@ def check_not_from_the_future(wanted: int, current: int) -> None:
     if wanted > current:
         cause = Cause("ResourceVersionTooLarge", "", "Too large resource version")
         raise TimeoutStatusError(
-            f"Too large resource version: {wanted}, current: {current}", causes=[cause], retry_after=1
+            f"Timeout: Too large resource version: {wanted}, current: {current}", causes=[cause], retry_after=1
         )
 
 
@@ -150,7 +151,7 @@ def _revision_parameters(request: ApiRequest, token: str) -> tuple[int | None, s
     text, match = request.parameter("resourceVersion"), request.parameter("resourceVersionMatch")
     wanted = parse_revision(text)
     if match and match not in {"Exact", "NotOlderThan"}:
-        raise _forbidden_match(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
+        raise _forbidden_match(f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""')
     if match and wanted is None:
         raise _forbidden_match("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
     if match and token:
@@ -162,5 +163,6 @@ def _revision_parameters(request: ApiRequest, token: str) -> tuple[int | None, s
     return wanted, match
 
 
-def _forbidden_match(detail: str) -> BadRequestError:
-    return BadRequestError(f"resourceVersionMatch: {detail}")
+def _forbidden_match(detail: str) -> OptionError:
+    reason = "FieldValueForbidden" if detail.startswith("Forbidden") else "FieldValueNotSupported"
+    return OptionError("ListOptions", Cause(reason, "resourceVersionMatch", detail))

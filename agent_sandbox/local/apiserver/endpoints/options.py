@@ -3,7 +3,7 @@
 import msgspec
 
 from agent_sandbox.local.apiserver.endpoints.bodies import read_value
-from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, StatusError
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, OptionError, StatusError
 from agent_sandbox.local.apiserver.http import ApiRequest, UserInfo
 from agent_sandbox.local.apiserver.objects import DeleteOptions, WriteOptions
 
@@ -63,13 +63,7 @@ def _dry_run(request: ApiRequest) -> bool:
 
 
 def _invalid_option(cause: Cause, kind: str = "CreateOptions") -> StatusError:
-    wire = {"reason": cause.reason, "message": cause.message, "field": cause.field}
-    return StatusError(
-        422,
-        "Invalid",
-        f'{kind}.meta.k8s.io "" is invalid: {cause}',
-        {"group": "meta.k8s.io", "kind": kind, "causes": [wire]},
-    )
+    return OptionError(kind, cause)
 
 
 def delete_options(request: ApiRequest) -> DeleteOptions:

@@ -60,7 +60,8 @@ async def read_log(
     pod = objects.served(resource, objects.get(resource, path.namespace, path.name))
     call = log_call(pod, request, objects.now())
     if not pod["spec"].get("nodeName"):
-        raise BadRequestError(f"pod {path.name} does not have a host assigned")
+        # A Pod that never ran has said nothing.
+        return ApiResponse(204, {})
     if providers.log is None:
         raise InternalError(f"the node {pod['spec']['nodeName']} of pod {path.name} is not connected")
     chunks = providers.log(call)

@@ -239,7 +239,9 @@ def _deleted_status(resource: ResourceType, value: JsonObject) -> JsonObject:
 def _patch_object(request: ApiRequest) -> dict[str, Any]:
     body = read_value(request)
     if not isinstance(body, dict):
-        raise BadRequestError("json: cannot unmarshal array into Go value of type map[string]interface {}")
+        raise BadRequestError(
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        )
     return body
 
 

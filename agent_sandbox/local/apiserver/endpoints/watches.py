@@ -15,7 +15,7 @@ import msgspec
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.endpoints.lists import parse_revision, selector_of
 from agent_sandbox.local.apiserver.endpoints.representation import Representation, served_raw, served_value
-from agent_sandbox.local.apiserver.errors import BadRequestError, ExpiredError
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ExpiredError, OptionError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.selectors import Predicate
@@ -181,12 +181,16 @@ def _wants_initial(request: ApiRequest, revision: int) -> _Initial:
     match = request.parameter("resourceVersionMatch")
     if not text:
         if match:
-            raise BadRequestError("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+            raise _forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
         return _Initial(send=revision == 0)
     if match != "NotOlderThan":
-        raise BadRequestError("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        raise _forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
     send = text not in {"false", "0"}
     return _Initial(send, announce=send and request.flag("allowWatchBookmarks"))
+
+
+def _forbidden(detail: str) -> OptionError:
+    return OptionError("ListOptions", Cause.forbidden("resourceVersionMatch", detail))
 
 
 def _timeout(request: ApiRequest) -> float:

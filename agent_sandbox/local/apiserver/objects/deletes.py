@@ -1,10 +1,10 @@
 """How an object ends: preconditions, grace, finalizers and propagation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent_sandbox.local.apiserver.errors import BadRequestError, ConflictError
+from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ConflictError, OptionError
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox_api.meta import format_time
 
@@ -27,14 +27,22 @@ class Preconditions:
         """
         name = metadata["name"]
         if self.uid and self.uid != metadata.get("uid"):
-            detail = f"UID in precondition: {self.uid}, UID in object meta: {metadata.get('uid')}"
-            raise ConflictError(resource, name, f"Precondition failed: {detail}")
+            detail = (
+                f"the UID in the precondition ({self.uid}) does not match the UID in record ({metadata.get('uid')}). "
+                "The object might have been deleted and then recreated"
+            )
+            raise ConflictError(_by_kind(resource), name, detail)
         if self.resource_version and self.resource_version != metadata["resourceVersion"]:
             detail = (
-                f"ResourceVersion in precondition: {self.resource_version}, "
-                f"ResourceVersion in object meta: {metadata['resourceVersion']}"
+                f"the ResourceVersion in the precondition ({self.resource_version}) does not match the ResourceVersion "
+                f"in record ({metadata['resourceVersion']}). The object might have been modified"
             )
-            raise ConflictError(resource, name, f"Precondition failed: {detail}")
+            raise ConflictError(_by_kind(resource), name, detail)
+
+
+def _by_kind(resource: ResourceType) -> ResourceType:
+    """Kubernetes names the kind, not the resource, when a delete's precondition fails."""
+    return replace(resource, plural=resource.kind)
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class DeleteOptions:
         """
         policy = source.get("propagationPolicy") or ""
         if policy not in ("", "Background", *_POLICIES):
-            raise BadRequestError(f'invalid deletion propagation policy "{policy}"')
+            allowed = ("Foreground", "Background", "Orphan", "nil")
+            raise OptionError("DeleteOptions", Cause.unsupported("propagationPolicy", policy, allowed))
         if source.get("orphanDependents") is not None:
             if policy:
                 raise BadRequestError("orphanDependents and deletionPropagation cannot be both set")

@@ -206,7 +206,11 @@ class Objects:
         writer = Writer(options.field_manager, "Apply", resource.api_version, options.subresource)
         now = format_time(self._clock.now())
         check_identity(resource, configuration, namespace, name)
-        report_unknown(resource, normalize(resource, configuration), options)
+        unknown = normalize(resource, configuration)
+        if unknown:
+            about = f"({namespace}/{name}; {resource.api_version}, Kind={resource.kind})"
+            detail = f".{unknown[0]}: field not declared in schema"
+            raise StatusError(500, "", f"failed to create typed patch object {about}: {detail}")
         options = replace(options, applied=True)
 
         def applied(live: JsonObject) -> JsonObject:

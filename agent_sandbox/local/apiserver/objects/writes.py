@@ -4,8 +4,10 @@ All functions are plain: they change the object that they are given, or raise. `
 """
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from agent_sandbox.local.apiserver.errors import BadRequestError, Cause, ConflictError, InvalidError
 from agent_sandbox.local.apiserver.http import UserInfo
@@ -18,7 +20,7 @@ from agent_sandbox.local.apiserver.metadata import (
 )
 from agent_sandbox.local.apiserver.objects.decoding import cannot_be_handled
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType, WriteContext
-from agent_sandbox.local.apiserver.schema import apply_defaults, rule_causes, schema_causes
+from agent_sandbox.local.apiserver.schema import Schema, apply_defaults, rule_causes, schema_causes
 from agent_sandbox.local.apiserver.schema.validation import ABSENT
 
 
@@ -51,6 +53,8 @@ def check_identity(resource: ResourceType, value: JsonObject, namespace: str, na
     Raises:
         BadRequestError: it means something else.
     """
+    if resource.custom:
+        _check_type_meta(resource, value)
     if value.get("kind", resource.kind) != resource.kind or not isinstance(value.get("kind", ""), str):
         raise BadRequestError(
             f"{value.get('kind')} in version {_quoted(str(value.get('apiVersion', '')))} cannot be handled as a "
@@ -80,6 +84,25 @@ def check_identity(resource: ResourceType, value: JsonObject, namespace: str, na
         )
     if name:
         metadata["name"] = name
+
+
+_SHOWN_BODY = 30
+
+
+def _check_type_meta(resource: ResourceType, value: JsonObject) -> None:
+    """A custom object must say what it is, as nothing else does."""
+    if not value.get("kind"):
+        text = msgspec.json.encode(value).decode()
+        shown = text if len(text) <= _SHOWN_BODY else f"{text[:_SHOWN_BODY]} ..."
+        raise BadRequestError(
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing in "
+            f"'{text}' ({shown})"
+        )
+    value.setdefault("apiVersion", "")
+    if value["kind"] != resource.kind and value["apiVersion"] == resource.api_version:
+        cause = Cause.invalid("kind", value["kind"], f"must be {resource.kind}")
+        found = replace(resource, kind=str(value["kind"]))
+        raise InvalidError(found, (value.get("metadata") or {}).get("name", ""), [cause])
 
 
 def _quoted(text: str) -> str:
@@ -142,6 +165,9 @@ def prepare_update(
     check_resource_version(resource, value, old)
     old_metadata = old["metadata"]
     wanted_uid = value["metadata"].get("uid")
+    if resource.custom and wanted_uid and wanted_uid != old_metadata.get("uid"):
+        cause = Cause.invalid("metadata.uid", wanted_uid, "field is immutable")
+        raise InvalidError(resource, old_metadata["name"], [cause])
     if wanted_uid and wanted_uid != old_metadata.get("uid"):
         detail = (
             f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {old_metadata.get('uid')}"
@@ -203,6 +229,26 @@ def _spec_part(resource: ResourceType, value: JsonObject) -> JsonObject:
     return {name: entry for name, entry in value.items() if name not in hidden}
 
 
+_SHAPELESS = Cause(
+    "FieldValueInvalid",
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)
+_BLOCKING = frozenset(
+    {"FieldValueRequired", "FieldValueTypeInvalid", "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotSupported"}
+)
+
+
+def _rule_causes(schema: Schema, value: JsonObject, old: JsonObject | None, causes: list[Cause]) -> list[Cause]:
+    """Rules are asked only of what has the right shape; otherwise the answer says that they were not."""
+    if not (schema.rules or schema.has_nested_rules):
+        return []
+    if any(cause.reason in _BLOCKING for cause in causes):
+        return [_SHAPELESS]
+    return rule_causes(value, old, schema)
+
+
 def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | None, subresource: str = "") -> None:
     """Raise what is wrong with an object, all of it at once.
 
@@ -217,8 +263,7 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
         causes += finalizer_update_causes(metadata, old["metadata"])
     if resource.schema is not None and resource.custom:
         causes += schema_causes(value, resource.schema, "", ABSENT if old is None else old)
-        # Rules are asked only of what has the right shape.
-        causes += [] if causes else rule_causes(value, old, resource.schema)
+        causes += _rule_causes(resource.schema, value, old, causes)
     if subresource not in _UNRESTRICTED:
         causes += resource.strategy.validate(value, old)
     if causes:

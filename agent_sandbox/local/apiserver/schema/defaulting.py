@@ -7,12 +7,10 @@ from agent_sandbox.local.apiserver.schema.node import Schema
 
 
 def apply_defaults(value: Any, schema: Schema) -> None:
-    """Set absent fields (and nulls that the schema does not allow) to their defaults, in place."""
-    if not schema.has_nested_default and not _may_drop_nulls(value):
-        return
+    """Set absent fields to their defaults, in place; a null that the schema does not allow counts as absent."""
     if isinstance(value, dict):
         for name, child in schema.properties.items():
-            if name in value and value[name] is None and not child.nullable and child.has_default:
+            if name in value and value[name] is None and not child.nullable:
                 del value[name]
             if child.has_default and name not in value:
                 value[name] = copy.deepcopy(child.default)
@@ -25,7 +23,3 @@ def apply_defaults(value: Any, schema: Schema) -> None:
     elif isinstance(value, list) and schema.items is not None:
         for item in value:
             apply_defaults(item, schema.items)
-
-
-def _may_drop_nulls(value: Any) -> bool:
-    return isinstance(value, dict) and any(entry is None for entry in value.values())

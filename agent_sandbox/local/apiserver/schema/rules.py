@@ -111,7 +111,7 @@ def _cause(rule: Rule, value: Any, path: str, message: str) -> Cause:
         return Cause.forbidden(field, message)
     if reason == "FieldValueDuplicate":
         return Cause(reason, field, f'Duplicate value: "{type_name(value)}"')
-    return Cause(reason, field, f'Invalid value: "{type_name(value)}": {message}')
+    return Cause(reason, field, f"Invalid value: {message}")
 
 
 def _view(value: Any, schema: Schema | None, *, is_root: bool = False) -> Any:

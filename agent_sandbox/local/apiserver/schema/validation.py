@@ -158,7 +158,8 @@ def _string_causes(value: str, schema: Schema, path: str) -> Iterator[Cause]:
     if schema.pattern is not None and not schema.pattern.search(value):
         yield Cause.invalid(path, value, f"{path} in body should match '{schema.source['pattern']}'")
     if schema.format and not _format_fits(value, schema.format):
-        yield Cause.invalid(path, value, f"{path} in body must be of type {schema.format}: {_quoted(value)}")
+        detail = f"{path} in body must be of type {schema.format}: {_quoted(value)}"
+        yield Cause("FieldValueTypeInvalid", path, f"Invalid value: {_quoted(value)}: {detail}")
 
 
 def _quoted(value: str) -> str:
