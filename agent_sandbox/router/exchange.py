@@ -106,7 +106,7 @@ class Exchange:
         try:
             upstream.write(
                 request_to_sandbox(
-                    self._head, self._framing, self._route, peer=self._client.peer, proto=self._options.proto
+                    self._head, self._framing, self._route, peer=self._client.peer, proto=self._options.client_proto
                 )
             )
         except WireError as error:

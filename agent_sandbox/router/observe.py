@@ -104,7 +104,8 @@ class Observer:
         self._running.dec()
         self._requests.labels(visit.method, str(visit.status), visit.namespace).inc()
         self._seconds.labels(visit.method, visit.namespace).observe(seconds)
-        self._decisions.labels(_DECISIONS.get(visit.reason, "allowed")).inc()
+        if visit.reason != "bad-request":  # Refused before anybody asked for a credential.
+            self._decisions.labels(_DECISIONS.get(visit.reason, "allowed")).inc()
         if visit.reason in _UPSTREAM_REASONS:
             self._failures.labels(visit.namespace, _UPSTREAM_REASONS[visit.reason]).inc()
         if self._log:

@@ -40,10 +40,15 @@ class RouterOptions:
         burst: requests that may come at once after a rest, where `max_rate` is set.
         control_host: address of the control endpoints (/healthz, /readyz, /metrics).
         control_port: their port; 0 takes a free one, None leaves them out.
+        tls_certificate: PEM file with the router's certificate chain; with `tls_key` it speaks TLS. Both are loaded
+            again when they change.
+        tls_key: PEM file with its private key.
+        tls_client_ca: PEM file with authorities; then clients must show a certificate of theirs (mTLS).
         access_log: whether every request gets a log line.
         drain_timeout: seconds that begun exchanges get when the router stops.
         domain: ``<port>-<sandbox>-<namespace>.<domain>`` as host names a sandbox, for browsers; None turns it off.
-        proto: what ``X-Forwarded-Proto`` says when a load balancer ends TLS before us.
+        proto: what ``X-Forwarded-Proto`` says: ``https`` when a load balancer ends TLS before us. Where the router
+            speaks TLS itself it says so in any case.
     """
 
     host: str = "127.0.0.1"
@@ -67,12 +72,19 @@ class RouterOptions:
     burst: int = 50
     control_host: str = "127.0.0.1"
     control_port: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     access_log: bool = False
     drain_timeout: float = 30.0
     domain: str | None = None
     proto: str = "http"
 
     def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise RouterConfigError("a TLS certificate needs its key, and a key its certificate: give both or none")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise RouterConfigError("authorities for clients' certificates need a certificate of the router's own")
         guarded = self.token_file is not None or self.key_file is not None
         if not guarded and not self.unsafe_allow_all:
             raise RouterConfigError(
@@ -84,6 +96,11 @@ class RouterOptions:
                 f"without tokens or keys the router listens on loopback only, not on {self.host}: everybody in the "
                 "network would reach every sandbox"
             )
+
+    @property
+    def client_proto(self) -> str:
+        """How clients reach us: http or https."""
+        return "https" if self.tls_certificate is not None else self.proto
 
 
 def _is_loopback(host: str) -> bool:

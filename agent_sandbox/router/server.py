@@ -43,6 +43,7 @@ from agent_sandbox.router.limits import Limits
 from agent_sandbox.router.observe import Observer, Visit
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, is_sandbox_host, read_route
+from agent_sandbox.router.tls import Certificate
 from agent_sandbox.router.tokens import Scope
 from agent_sandbox.router.upstream import SocketFactory, Upstreams, plain_socket
 from agent_sandbox.router.wire import Wire, WireError
@@ -90,6 +91,7 @@ class Router:
         self._directory = directory
         self._upstreams = Upstreams(socket_factory, connect_timeout=options.connect_timeout)
         self._gate = Gate(token_file=options.token_file, key_file=options.key_file, clock=clock)
+        self._certificate = _certificate(options)
         self._limits = Limits(concurrent=options.max_concurrent, rate=options.max_rate, burst=max(options.burst, 1))
         self._observer = Observer(log=options.access_log)
         self._clients: set[_Client] = set()
@@ -119,13 +121,16 @@ class Router:
                 def connected(wire: Wire) -> None:
                     tasks.start_soon(self._serve_client, wire, name=f"client {wire.peer}")
 
+                context = self._certificate.context if self._certificate is not None else None
                 server = await asyncio.get_running_loop().create_server(
-                    lambda: Wire(connected), self.options.host, self.options.port, backlog=2048
+                    lambda: Wire(connected), self.options.host, self.options.port, backlog=2048, ssl=context
                 )
+                if self._certificate is not None:
+                    tasks.start_soon(self._certificate.follow, name="certificate")
                 tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
                 await self._serve_control(tasks)
                 try:
-                    task_status.started(_url(server.sockets[0]))
+                    task_status.started(_url(server.sockets[0], secure=context is not None))
                     await stop.wait()
                 finally:
                     server.close()
@@ -263,7 +268,7 @@ class Router:
         if scope is None:
             raise UnauthenticatedError("A link may carry a token of one sandbox only.")
         scope.check_name(namespace=route.namespace, name=route.identifier, port=route.port)
-        secure = self.options.proto == "https"
+        secure = self.options.client_proto == "https"
         extra = [
             (b"Location", link.target),
             (b"Set-Cookie", set_cookie(link.token, scope, route, secure=secure)),
@@ -381,6 +386,13 @@ async def _linger(wire: Wire) -> None:
             read += len(data)
 
 
-def _url(listening: socket.socket) -> str:
+def _certificate(options: RouterOptions) -> Certificate | None:
+    if options.tls_certificate is None or options.tls_key is None:
+        return None
+    return Certificate(options.tls_certificate, options.tls_key, client_ca=options.tls_client_ca)
+
+
+def _url(listening: socket.socket, *, secure: bool = False) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

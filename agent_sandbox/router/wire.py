@@ -64,7 +64,8 @@ class Wire(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._end()
-        return True  # Our half stays open.
+        # Our half stays open, except over TLS, which cannot do that.
+        return self._transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True

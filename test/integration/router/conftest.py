@@ -201,7 +201,7 @@ async def routing(**options: Any) -> AsyncIterator[Place]:
     router = Router(directory, options=RouterOptions(**settings))
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         url = await tasks.start(router.serve)
-        host, _, port = url.removeprefix("http://").rpartition(":")
+        host, _, port = url.partition("://")[2].rpartition(":")
         yield Place(directory, router, host, int(port), stack, tasks)
         tasks.cancel_scope.cancel()
 
