@@ -175,6 +175,10 @@ class Place:
         add(self.directory, sandbox(name), pod(name, f"{name}-uid"))
         return scripted
 
+    def learn_of_pod(self, name: str) -> None:
+        """Tell the router of a Sandbox whose Pod is this machine."""
+        add(self.directory, sandbox(name), pod(name, f"{name}-uid"))
+
     def forget_pod(self, name: str) -> None:
         """Tell the router that the Pod of a sandbox has gone."""
         replace(self.directory, pod(name, f"{name}-uid"), None)
