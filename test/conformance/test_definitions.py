@@ -52,12 +52,10 @@ async def test_a_definition_is_established(api: Api) -> None:
 
 
 async def test_a_deleted_definition_takes_its_objects_along(api: Api) -> None:
-    """Through a finalizer."""
+    """And its paths."""
     definition = await _create(api)
     name, group = definition["metadata"]["name"], definition["spec"]["group"]
     path = f"/apis/{group}/v1/namespaces/{api.namespace}/things"
-    finalizer = "customresourcecleanup.apiextensions.k8s.io"
-    await api.wait_for(_PATH, name, lambda found: finalizer in found["metadata"].get("finalizers", []))
     await api.delete(f"{_PATH}/{name}")
     await api.wait_gone(_PATH, name)
 

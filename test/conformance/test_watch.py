@@ -168,15 +168,12 @@ async def test_a_field_selector_chooses_one_object(api: Api) -> None:
     assert event["object"]["metadata"]["name"] == "b"
 
 
-async def test_one_object_can_be_watched_by_its_path(api: Api) -> None:
-    """GET with watch on the object."""
-    version = await _version(api)
+async def test_watch_means_nothing_on_the_path_of_an_object(api: Api) -> None:
+    """The answer is the object; a single one is watched by metadata.name."""
     await api.create(api.widgets, widget("a"))
-    await api.create(api.widgets, widget("b"))
+    answer = await api.get(f"{api.widgets}/a", watch="true")
 
-    async with api.watch(f"{api.widgets}/b", resourceVersion=version) as watch:
-        event = await watch.next()
-    assert event["object"]["metadata"]["name"] == "b"
+    assert answer.json["kind"] == "Widget"
 
 
 async def test_a_watch_of_all_namespaces_sees_this_one(api: Api) -> None:

@@ -89,10 +89,10 @@ class Strategy:
         prepare_update: keeps what the server owns, in place.
         validate: lists what is wrong; ``old`` is None on create.
         grace_seconds: seconds between a delete and the end, given what the client asked for.
+        prepare_delete: changes an object whose deletion begins, in place.
         unconditional_update: whether a PUT without resourceVersion is allowed.
         generation: whether ``metadata.generation`` counts changes outside metadata and status.
         returns_deleted: whether a delete answers with the object instead of a Status.
-        finalizers: finalizers that every new object gets.
     """
 
     name_causes: Callable[[str], Sequence[str]] | None = None
@@ -101,6 +101,7 @@ class Strategy:
     prepare_update: Callable[[JsonObject, JsonObject, WriteContext], None] = _nothing_on_update
     validate: Callable[[JsonObject, JsonObject | None], list[Cause]] = _no_causes
     grace_seconds: Callable[[JsonObject, int | None], int] = _no_grace
+    prepare_delete: Callable[[JsonObject], None] = _nothing
     unconditional_update: bool = True
     generation: bool = False
     returns_deleted: bool = False

@@ -29,6 +29,10 @@ def _establish(value: JsonObject, context: WriteContext) -> None:
         ],
         "storedVersions": storage,
     }
+
+
+def _hold_for_cleanup(value: JsonObject) -> None:
+    """A definition waits until its objects are gone."""
     finalizers = value["metadata"].setdefault("finalizers", [])
     if CLEANUP_FINALIZER not in finalizers:
         finalizers.append(CLEANUP_FINALIZER)
@@ -107,6 +111,7 @@ CUSTOM_RESOURCE_DEFINITIONS = ResourceType(
         prepare_create=_establish,
         prepare_update=_keep_established,
         validate=_causes,
+        prepare_delete=_hold_for_cleanup,
         unconditional_update=False,
         generation=True,
     ),

@@ -81,7 +81,7 @@ class ResourceEndpoints:
     async def _answer_collection(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         match request.method:
             case "GET" if request.flag("watch"):
-                return self.watches.answer(resource, path.namespace, "", request)
+                return self.watches.answer(resource, path.namespace, request)
             case "GET":
                 return self._lists.answer(resource, path.namespace, request)
             case "POST":
@@ -93,8 +93,6 @@ class ResourceEndpoints:
 
     async def _answer_object(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         match request.method:
-            case "GET" if request.flag("watch") and not path.subresource:
-                return self.watches.answer(resource, path.namespace, path.name, request)
             case "GET":
                 return self._get(resource, path, request)
             case "PUT":

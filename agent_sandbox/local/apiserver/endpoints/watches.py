@@ -32,7 +32,6 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 class _Watch:
     resource: ResourceType
     namespace: str
-    name: str
     selects: Predicate | None
     representation: Representation
     bookmarks: bool
@@ -40,7 +39,7 @@ class _Watch:
     first: bool = True
 
     def concerns(self, key: Key) -> bool:
-        return (not self.namespace or key.namespace == self.namespace) and (not self.name or key.name == self.name)
+        return not self.namespace or key.namespace == self.namespace
 
     def selected(self, stored: Stored | None) -> bool:
         return stored is not None and (self.selects is None or self.selects(stored.value))
@@ -59,7 +58,7 @@ class Watches:
         self._closed = True
         self._store.wake_watchers()
 
-    def answer(self, resource: ResourceType, namespace: str, name: str, request: ApiRequest) -> ApiResponse:
+    def answer(self, resource: ResourceType, namespace: str, request: ApiRequest) -> ApiResponse:
         """Start a watch.
 
         Raises:
@@ -68,7 +67,6 @@ class Watches:
         watch = _Watch(
             resource,
             namespace,
-            name,
             selector_of(request, resource),
             Representation.of(request),
             request.flag("allowWatchBookmarks"),

@@ -96,6 +96,8 @@ def mark_deleting(value: JsonObject, resource: ResourceType, options: DeleteOpti
     """
     metadata = value["metadata"]
     grace = resource.strategy.grace_seconds(value, options.grace_period_seconds)
+    if not metadata.get("deletionTimestamp"):
+        resource.strategy.prepare_delete(value)
     finalizers = finalizers_for(metadata, options.propagation)
     if finalizers:
         metadata["finalizers"] = finalizers
