@@ -238,13 +238,16 @@ async def event_to_reconcile(url: str, table: Table) -> None:
     manager.add(Controller("stopwatch", watch, workers=8).watches_for(PODS))
     async with anyio.create_task_group() as tasks:
         await tasks.start(manager.run)
+        cpu, wall = time.process_time(), time.perf_counter()
         await anyio.sleep(8)
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         tasks.cancel_scope.cancel()
     await client.aclose()
     measured = sorted(watch.latencies[1000:])
     table.add(
         f"watch event sent to reconciler's first line, 1,000/s, {len(measured):,} events",
-        f"p50 {measured[len(measured) // 2] * 1000:.2f} ms, p99 {measured[int(len(measured) * 0.99)] * 1000:.2f} ms",
+        f"p50 {measured[len(measured) // 2] * 1000:.2f} ms, p99 {measured[int(len(measured) * 0.99)] * 1000:.2f} ms; "
+        f"{share:.0%} of a CPU",
     )
 
 

@@ -189,8 +189,9 @@ class Connection(asyncio.Protocol):
         with contextlib.suppress(asyncio.CancelledError):
             for number in range(100_000):
                 due = started + number / 1000
-                if (pause := due - time.monotonic()) > 0:
-                    await asyncio.sleep(pause)
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                if self._transport.is_closing():
+                    return
                 view = pod(number % 2000, sent=repr(time.monotonic()))
                 view["metadata"]["resourceVersion"] = str(100_000 + number)
                 self._chunk(json.dumps({"type": "MODIFIED", "object": view}).encode() + b"\n")
