@@ -22,7 +22,7 @@ from agent_sandbox.local.node.trial import find_tools
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS, PodView
 
-PATIENCE = 20.0
+PATIENCE = 45.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

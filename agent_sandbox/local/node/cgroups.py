@@ -25,9 +25,6 @@ from agent_sandbox.local.node.quantities import parse_quantity
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PROCESSES: Final = 2048
-"""Processes and threads of one container; many times what an agent needs, and the end of a fork bomb."""
-
 _CPU_PERIOD: Final = 100_000
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
 _MOUNT: Final = Path("/sys/fs/cgroup")
@@ -47,11 +44,11 @@ class Limits:
 
     memory: int | None = None
     cpu: Decimal | None = None
-    processes: int = DEFAULT_PROCESSES
+    processes: int | None = None
 
 
-def limits_of(limits: Mapping[str, str | int | float]) -> Limits:
-    """``resources.limits`` of a container.
+def limits_of(limits: Mapping[str, str | int | float], processes: int) -> Limits:
+    """``resources.limits`` of a container, and the node's limit of processes, for which Kubernetes has no field.
 
     Raises:
         ValueError: a value is no quantity.
@@ -60,6 +57,7 @@ def limits_of(limits: Mapping[str, str | int | float]) -> Limits:
     return Limits(
         int(parse_quantity(memory)) if memory is not None else None,
         parse_quantity(cpu) if cpu is not None else None,
+        processes,
     )
 
 
@@ -101,7 +99,8 @@ class ControlGroup:
             OSError: the kernel refused one, for example a memory limit below its minimum.
         """
         memory, pids, cpu = (self._directories[name] for name in _CONTROLLERS)
-        _write(pids / "pids.max", limits.processes)
+        if limits.processes is not None:
+            _write(pids / "pids.max", limits.processes)
         if limits.memory is not None and self._unified:
             _write(memory / "memory.max", limits.memory)
             with suppress(OSError):  # a kernel without swap accounting has no such file
@@ -208,7 +207,7 @@ def find_cgroups(state_dir: Path) -> Cgroups | None:
         with suppress(OSError, ValueError):
             _remove_recorded(record)
             found = attempt(f"agent-sandbox-{zlib.crc32(str(state_dir).encode()):08x}", record)
-            probe = found.create("trial", Limits(memory=64 << 20, cpu=Decimal(1)))
+            probe = found.create("trial", Limits(memory=64 << 20, cpu=Decimal(1), processes=10))
             probe.remove()
             return found
     with suppress(OSError, ValueError):

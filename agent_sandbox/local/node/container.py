@@ -250,7 +250,9 @@ class ContainerRunner:
             if {"memory", "cpu"} & limits.keys():
                 self._report("Warning", "LimitsNotEnforced", "this machine lets the stack enforce no resource limits")
             return None
-        return self._context.cgroups.create(f"{self._parts.record.uid}-{self.name}", limits_of(limits))
+        return self._context.cgroups.create(
+            f"{self._parts.record.uid}-{self.name}", limits_of(limits, self._context.options.max_processes)
+        )
 
     def log_path(self, run: int) -> Path:
         """The log file of one run."""

@@ -32,6 +32,8 @@ class NodeOptions:
         stop_grace: seconds that containers get to end when the node itself stops. Short: a user waits at a prompt.
         status_settle: seconds that the first status waits for readiness, so that a Pod that becomes ready at once
             costs one write instead of two.
+        max_processes: processes and threads of one container: many times what an agent needs, and the end of a fork
+            bomb. The kubelet's podPidsLimit.
         labels: labels that a Pod's nodeSelector may ask for.
     """
 
@@ -43,6 +45,7 @@ class NodeOptions:
     restart_backoff_reset: float = 600.0
     stop_grace: float = 2.0
     status_settle: float = 0.25
+    max_processes: int = 2048
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -25,6 +25,7 @@ from agent_sandbox.local.node.addresses import ISOLATED_NETWORK
 from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.helper import channel
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
+from agent_sandbox.local.node.helper_client import HelperClient
 
 _POOL_SIZE: Final = 64
 _POOL_LOW: Final = 32
@@ -86,14 +87,11 @@ class PodNetwork:
 
     def __init__(self) -> None:
         self._options = NetworkOptions()
-        self._control: socket.socket | None = None
+        self._helper: HelperClient | None = None
         self._broker: socket.socket | None = None
-        self._next_id = 0
-        self._waiting: dict[int, _Reply] = {}
         self._exits: dict[str, ExitHandler] = {}
         self._sockets: deque[socket.socket] = deque()
         self._refill = anyio.Event()
-        self._sending = anyio.Lock()
         self.tree = Path("/")
         """Where the helper shows the directories of ``options.binds``."""
         self.pid = 0
@@ -116,11 +114,11 @@ class PodNetwork:
         broker, their_broker = channel.pair()
         control.setblocking(False)
         broker.settimeout(_BROKER_TIMEOUT)
-        self._control, self._broker = control, broker
+        self._helper, self._broker = HelperClient(control), broker
         try:
             process = await self._start(theirs)
             try:
-                await self._serve(control, their_broker, task_status)
+                await self._serve(self._helper, their_broker, task_status)
             except BaseExceptionGroup as group:
                 raise _cause(group) from None
             finally:
@@ -131,9 +129,9 @@ class PodNetwork:
             for end in (control, broker, theirs, their_broker):
                 end.close()
 
-    async def _serve(self, control: socket.socket, their_broker: socket.socket, task_status: TaskStatus[None]) -> None:
+    async def _serve(self, helper: HelperClient, their_broker: socket.socket, task_status: TaskStatus[None]) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(self._receive_forever, control, name="pod network: replies")
+            group.start_soon(helper.receive_forever, self._ended, name="pod network: replies")
             await self._set_up(their_broker)
             their_broker.close()
             await self._fill_pool()
@@ -179,67 +177,25 @@ class PodNetwork:
 
     def _close(self) -> None:
         """Hang up: the helper takes that as the order to end, and the kernel removes what it owned."""
-        if self._control is not None:
-            self._control.close()
-        self._control = None
-        for reply in self._waiting.values():
-            reply.fail(HelperGoneError("the pod network was stopped"))
-        self._waiting.clear()
+        if self._helper is not None:
+            self._helper.close()
+        self._helper = None
         while self._sockets:
             self._sockets.pop().close()
         handlers, self._exits = self._exits, {}
         for handler in handlers.values():
             handler(137)
 
-    async def _receive_forever(self, control: socket.socket) -> None:
-        while True:
-            await anyio.wait_readable(control)
-            try:
-                message, fds = channel.receive(control)
-            except BlockingIOError:
-                continue
-            except EOFError:
-                raise HelperGoneError("the pod network's process ended unexpectedly") from None
-            if "event" in message:
-                handler = self._exits.pop(message["key"], None)
-                if handler is not None:
-                    handler(message["code"])
-            else:
-                self._waiting.pop(message["id"]).arrive(message, fds)
-
     async def request(self, op: str, *, fds: Sequence[int] = (), **values: Any) -> tuple[Any, list[int]]:
         """Ask the helper for one operation; the caller keeps its descriptors and owns those returned."""
-        self._next_id += 1
-        number = self._next_id
-        reply = self._waiting[number] = _Reply()
-        try:
-            await self._send({"id": number, "op": op, **values}, fds)
-        except BaseException:
-            self._waiting.pop(number, None)
-            raise
-        try:
-            await reply.done.wait()
-        except BaseException:
-            reply.abandon()
-            raise
-        return reply.take(op)
+        if self._helper is None:
+            raise HelperGoneError("the pod network is not running")
+        return await self._helper.request(op, fds=fds, **values)
 
-    async def _send(self, message: channel.Message, fds: Sequence[int]) -> None:
-        async with self._sending:
-            while True:
-                control = self._control
-                if control is None:
-                    raise HelperGoneError("the pod network is not running")
-                try:
-                    channel.send(control, message, fds)
-                except BlockingIOError:
-                    await anyio.wait_writable(control)
-                except OSError as error:
-                    if error.errno == errno.EMSGSIZE:
-                        raise HelperError("the command and environment of a container exceed 200 KB") from error
-                    raise HelperGoneError("the pod network's process is gone") from error
-                else:
-                    return
+    def _ended(self, key: str, code: int) -> None:
+        handler = self._exits.pop(key, None)
+        if handler is not None:
+            handler(code)
 
     async def create(self, pod: str, address: str) -> None:
         """Give a Pod its network and its address."""
@@ -392,7 +348,7 @@ class PodNetwork:
         return self._ask_broker()
 
     def _ask_broker(self) -> socket.socket:
-        if self._broker is None or self._control is None:
+        if self._broker is None or self._helper is None:
             raise OSError(errno.ENETDOWN, "the pod network is not running")
         channel.send(self._broker, {})
         try:
@@ -447,41 +403,3 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What really happened, out of the wrapping that a task group adds."""
     first = group.exceptions[0]
     return _cause(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-class _Reply:
-    """The answer to one request, once it came."""
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self._abandoned = False
-        self._message: channel.Message = {}
-        self._fds: list[int] = []
-        self._error: Exception | None = None
-
-    def arrive(self, message: channel.Message, fds: list[int]) -> None:
-        self._message, self._fds = message, fds
-        if self._abandoned:
-            self._drop()
-        self.done.set()
-
-    def abandon(self) -> None:
-        """Nobody waits any more: what came or will come is thrown away."""
-        self._abandoned = True
-        self._drop()
-
-    def _drop(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self.done.set()
-
-    def take(self, op: str) -> tuple[Any, list[int]]:
-        if self._error is not None:
-            raise self._error
-        if "error" in self._message:
-            failure = self._message["error"]
-            raise HelperError(f"{op}: {failure['message']}", failure["errno"])
-        return self._message["result"], self._fds

@@ -53,8 +53,8 @@ class Helper:
             while True:
                 for key, _ in self._selector.select():
                     key.data(key.fileobj)
-        except EOFError:
-            return
+        except (EOFError, ConnectionError):
+            return  # the node has hung up, or died
 
     def _answer(self, control: socket.socket) -> None:
         request, fds = channel.receive(control)
