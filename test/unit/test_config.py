@@ -1,5 +1,6 @@
 """The manifests under config/: complete, consistent with each other, and restricted."""
 
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+@functools.cache
 def documents(folder: str) -> list[dict[str, Any]]:
     """Every object that a kustomization brings, itself or through others."""
     return list(_documents(CONFIG / folder))
