@@ -18,11 +18,11 @@ from agent_sandbox_controllers.errors import StaleCacheError
 from agent_sandbox_controllers.holding import SANDBOX_DELAYS
 from agent_sandbox_controllers.indexes import BY_OWNER
 from agent_sandbox_controllers.memory import Identities
+from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
 from agent_sandbox_controllers.sandbox.observed import Gate, Observed, wanted_pod_name
 from agent_sandbox_controllers.sandbox.outcome import Notice
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
-from agent_sandbox_controllers.sandbox.recreation import Recreation
 from agent_sandbox_controllers.sandbox.refusals import Refusals, before
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
 from agent_sandbox_controllers.sandbox.transitions import Transitions

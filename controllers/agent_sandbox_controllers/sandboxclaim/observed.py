@@ -36,11 +36,11 @@ class ClaimObserved:
         view: the cached claim, for its metadata and status.
         claim: its model, for its spec.
         now: the moment of this pass.
+        remembered: name of the Sandbox that this process gave to the claim, which its status may not say yet.
         bound: the Sandbox that the claim controls by UID.
         namesake: the Sandbox that has the claim's name, whoever owns it.
         template: the template that the claim names; None if it does not exist.
         pool: the pool that the claim names; None if it names none or it does not exist.
-        pools: whether there is any pool to take from.
         ready: members to take, Ready and free.
         pending: how many members are on their way: not Ready yet, or looked at by another claim right now.
         ahead: claims that wait for such a member before this one.
@@ -50,6 +50,7 @@ class ClaimObserved:
     view: SandboxClaimView
     claim: SandboxClaim
     now: datetime
+    remembered: str | None = None
     bound: SandboxView | None = None
     namesake: SandboxView | None = None
     template: SandboxTemplate | None = None
@@ -85,6 +86,6 @@ class ClaimObserved:
 
     @property
     def recorded_name(self) -> str | None:
-        """The Sandbox that the claim's status says it has."""
+        """The Sandbox that the claim is known to have had: by its status, or because this process has just given it."""
         status = self.view.status
-        return (status.sandbox.name if status.sandbox else None) or status.sandbox_name
+        return (status.sandbox.name if status.sandbox else None) or status.sandbox_name or self.remembered

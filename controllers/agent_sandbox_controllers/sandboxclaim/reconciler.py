@@ -88,10 +88,11 @@ class ClaimReconciler:
         self._adoptions = Adoptions(world, line)
         self._statuses = StatusWriter(world.client, SANDBOX_CLAIMS, CLAIM_DELAYS)
         self._latency = Latency(world)
-        # UIDs of claims whose start was counted and told, so that one found after a crash is told once too.
-        self._started: set[str] = set()
+        # Per claim UID: the Sandbox it was given. Says whose start was told, and that a Sandbox which goes before the
+        # status names it is missed and not replaced.
+        self._started: dict[str, str] = {}
         self._identities = Identities(
-            self._statuses.forget, self._adoptions.forget, self._latency.forget, self._started.discard
+            self._statuses.forget, self._adoptions.forget, self._latency.forget, self._forget_start
         )
 
     async def reconcile(self, request: Request) -> Result:
@@ -118,7 +119,12 @@ class ClaimReconciler:
     # Seeing
 
     def _observe(self, view: SandboxClaimView, request: Request, unanswered: Unanswered | None = None) -> ClaimObserved:
-        bare = ClaimObserved(view=view, claim=view.model(), now=self._world.clock.now())
+        bare = ClaimObserved(
+            view=view,
+            claim=view.model(),
+            now=self._world.clock.now(),
+            remembered=self._started.get(view.metadata.uid),
+        )
         bound = self._bound(bare)
         bare = replace(bare, bound=bound, template=self._template(bare, bound))
         if bound is not None or bare.recorded_name is not None:
@@ -244,7 +250,7 @@ class ClaimReconciler:
     async def _keep(self, observed: ClaimObserved, sandbox: SandboxView, request: Request) -> float | None:
         """The claim has its Sandbox: pass on changed metadata, and mirror its state."""
         self._line.leave(request)
-        if observed.recorded_name is None:
+        if observed.view.metadata.uid not in self._started and observed.view.status.sandbox_name is None:
             self._note_start(observed, sandbox, UNKNOWN)
         unapplied = metadata_trouble(observed.claim, self._world.options.allowed_label_domains)
         if unapplied is None and observed.bound is not None and observed.template is not None:
@@ -293,7 +299,10 @@ class ClaimReconciler:
             if not bound.metadata.deleting:
                 await perform(self._world.client, remove(SANDBOXES, bound.metadata))
             left = self._world.sandboxes.by_index(BY_OWNER, observed.view.metadata.uid)
+            if not left:
+                self._forget_start(observed.view.metadata.uid)
             return await self._write(observed, expired_status(observed, done=not left))
+        self._forget_start(observed.view.metadata.uid)
         name = observed.recorded_name
         foreign = name if name and self._world.sandboxes.get(observed.namespace, name) is not None else None
         return await self._write(observed, expired_status(observed, done=True, foreign=foreign))
@@ -317,11 +326,14 @@ class ClaimReconciler:
             self._latency.served(observed, sandbox, status)
         return wait
 
+    def _forget_start(self, uid: str) -> None:
+        self._started.pop(uid, None)
+
     def _note_start(self, observed: ClaimObserved, sandbox: SandboxView, pool: str) -> None:
         """Count and tell that a claim got its Sandbox, once, also if a crash came between the two."""
         if observed.view.metadata.uid in self._started:
             return
-        self._started.add(observed.view.metadata.uid)
+        self._started[observed.view.metadata.uid] = sandbox.metadata.name
         metrics, template = self._world.metrics, observed.claim.spec.sandbox_template_ref.name
         name, launch = sandbox.metadata.name, sandbox.metadata.labels.get(LABEL_LAUNCH_TYPE, UNKNOWN)
         metrics.claims_created.labels(

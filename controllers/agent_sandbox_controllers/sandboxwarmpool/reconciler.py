@@ -24,6 +24,7 @@ from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.object_names import member_name
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
+from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandboxwarmpool.batches import in_batches
 from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, Member, is_of_template, new_member
 from agent_sandbox_controllers.sandboxwarmpool.pacing import Pacing
@@ -61,8 +62,18 @@ class PoolReconciler:
         self._random = random.Random(world.options.member_suffixes)  # noqa: S311 - names, not secrets
         # Per pool UID: names of members that were sent to the server without an answer.
         self._unanswered: dict[str, list[str]] = {}
+        # Pools that lost a member which neither they nor a claim took away, until the next member is made.
+        self._lost: set[str] = set()
+        self._recreation = Recreation()
+        # UIDs of members that this process removes.
+        self._removing: set[str] = set()
         self._identities = Identities(
-            self._pacing.forget, self._falling.forget, self._rising.forget, self._forget_unanswered
+            self._pacing.forget,
+            self._falling.forget,
+            self._rising.forget,
+            self._forget_unanswered,
+            self._recreation.forget,
+            self._lost.discard,
         )
 
     async def reconcile(self, request: Request) -> Result:
@@ -126,6 +137,10 @@ class PoolReconciler:
         _, failed_removal = await in_batches(plan.remove, self._remove)
         _, failed_adoption = await in_batches(plan.adopt, self._take_in)
         uid = observed.view.metadata.uid
+        if plan.create:
+            held_back = await self._look_after_loss(observed)
+            if held_back is not None:
+                return None, failed_removal or failed_adoption, held_back
         grant = self._pacing.grant(
             uid,
             members=len(observed.active),
@@ -150,6 +165,37 @@ class PoolReconciler:
         if trouble is None:
             failure = failure or failed_creation
         return trouble, failure, grant.wait
+
+    def member_changed(self, change: Change[SandboxView]) -> None:
+        """Note a member that vanished without having been removed or claimed."""
+        if change.old is None or change.new is not None:
+            return
+        meta = change.old.metadata
+        self._hashes.forget(meta.uid)
+        if meta.uid in self._removing:
+            self._removing.discard(meta.uid)
+        elif meta.controller is not None and meta.controller.kind == SANDBOX_WARM_POOLS.kind:
+            self._lost.add(meta.controller.uid)
+
+    async def _look_after_loss(self, observed: PoolObserved) -> float | None:
+        """After a loss, make sure that the pool still exists, and go slowly if members keep vanishing.
+
+        Returns:
+            Seconds to wait before members are made; None if they may be now.
+        """
+        meta = observed.view.metadata
+        if meta.uid not in self._lost:
+            return None
+        now = self._world.clock.monotonic()
+        wait = self._recreation.wait_for(meta.uid, now)
+        if wait > 0:
+            return wait
+        self._recreation.made(meta.uid, now)
+        live = await self._world.look(SANDBOX_WARM_POOLS, meta.namespace, meta.name)
+        if live is None or live.metadata.uid != meta.uid or live.metadata.deleting:
+            return self._recreation.wait_for(meta.uid, now)
+        self._lost.discard(meta.uid)
+        return None
 
     def _names(self, pool: SandboxWarmPoolView, count: int) -> list[str]:
         """Names for new members: those whose creation is open first."""
@@ -197,13 +243,13 @@ class PoolReconciler:
         self._unanswered.pop(uid, None)
 
     async def _remove(self, action: Remove) -> None:
+        self._removing.add(action.uid)
         try:
             await perform(self._world.client, action)
         except ConflictError:
             # It changed: perhaps a claim has it. Look, and let the next pass judge.
+            self._removing.discard(action.uid)
             await self._world.look(SANDBOXES, action.namespace, action.name)
-        else:
-            self._hashes.forget(action.uid)
 
     async def _take_in(self, action: ChangeAction) -> None:
         try:
@@ -274,15 +320,16 @@ def pool_controller(world: World, hashes: HashMemo) -> Controller:
         pools = world.pools.by_index(BY_TEMPLATE_REF, f"{meta.namespace}/{meta.name}")
         return [Request(pool.metadata.namespace, pool.metadata.name) for pool in pools]
 
-    def forget_hash(change: Change[SandboxView]) -> Iterable[Request]:
-        if change.new is None:
-            hashes.forget(change.object.metadata.uid)
+    reconciler = PoolReconciler(world, hashes)
+
+    def note(change: Change[SandboxView]) -> Iterable[Request]:
+        reconciler.member_changed(change)
         return ()
 
     return (
-        Controller("sandboxwarmpool", PoolReconciler(world, hashes), workers=world.options.warm_pool_workers)
+        Controller("sandboxwarmpool", reconciler, workers=world.options.warm_pool_workers)
         .watches_for(SANDBOX_WARM_POOLS)
+        .watches(SANDBOXES, note)
         .owns(SANDBOXES, owner=SANDBOX_WARM_POOLS)
-        .watches(SANDBOXES, forget_hash)
         .watches(SANDBOX_TEMPLATES, of_template)
     )

@@ -1,18 +1,18 @@
-"""Keeps a Pod that vanishes again and again from being created at full speed.
+"""Keeps an object that vanishes again and again from being created at full speed.
 
-A Pod that goes right after it was made has a reason: somebody deletes it, or its Sandbox is gone and this process has
-not heard of it yet. The first Pod of a Sandbox is never delayed, nor is the one after a suspension.
+A Pod or a pool's member that goes right after it was made has a reason: somebody deletes it, or its owner is gone and
+this process has not heard of it yet. What is made for the first time is never delayed.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 FIRST_DELAY: Final = 0.5
-"""Seconds before a second Pod; doubled for each further one."""
+"""Seconds before a second one; doubled for each further one."""
 LONGEST_DELAY: Final = 60.0
 """Seconds at most."""
 FORGIVEN_AFTER: Final = 600.0
-"""Seconds for which a Pod must have lived for its end to be an ordinary one."""
+"""Seconds for which it must have lived for its end to be an ordinary one."""
 
 
 @dataclass
@@ -22,17 +22,17 @@ class _Made:
 
 
 class Recreation:
-    """When the next Pod of a Sandbox may be made, in memory."""
+    """When the next object may be made for an owner, in memory."""
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}
 
     def is_first(self, uid: str) -> bool:
-        """Whether this process has made no Pod for this Sandbox yet."""
+        """Whether nothing was made for this owner yet."""
         return uid not in self._made
 
     def wait_for(self, uid: str, now: float) -> float:
-        """Seconds until the next Pod may be made; 0 if it may be now."""
+        """Seconds until the next one may be made; 0 if it may be now."""
         made = self._made.get(uid)
         if made is None or now - made.last >= FORGIVEN_AFTER:
             return 0.0
@@ -40,11 +40,11 @@ class Recreation:
         return max(0.0, made.last + delay - now)
 
     def made(self, uid: str, now: float) -> None:
-        """A Pod is being made."""
+        """One is being made."""
         made = self._made.setdefault(uid, _Made(0, now))
         made.count = 1 if now - made.last >= FORGIVEN_AFTER else made.count + 1
         made.last = now
 
     def forget(self, uid: str) -> None:
-        """The Sandbox is gone, or is suspended, so that the Pod went for a reason."""
+        """The owner is gone, or what went had a good reason."""
         self._made.pop(uid, None)
