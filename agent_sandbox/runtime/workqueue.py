@@ -123,8 +123,8 @@ class WorkQueue(Generic[K]):
         self._sleepers: deque[_Sleeper] = deque()
         self._sequence = 0
         self._ready_count = 0  # entries of _waiting that are neither delayed nor held back
-        self._closed = False
-        self._draining = False
+        self._closed = False  # once True no key enters any more; never False again
+        # Set when the last key is given back; exists only while somebody waits for that.
         self._idle: anyio.Event | None = None
 
     # Adding
@@ -265,7 +265,6 @@ class WorkQueue(Generic[K]):
     def shut_down(self, *, drain: bool = False) -> None:
         """Take no more keys. Delayed ones are forgotten; ready ones too, unless ``drain`` lets workers finish them."""
         self._closed = True
-        self._draining = drain
         for key, entry in list(self._waiting.items()):
             if entry.delayed or not drain:
                 del self._waiting[key]
