@@ -33,6 +33,7 @@ from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
 _POD_SUBRESOURCES = frozenset({"binding", "eviction", "log", "exec", "attach", "portforward"})
+_PROTOBUF = "application/vnd.kubernetes.protobuf"
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -120,7 +121,9 @@ class ResourceEndpoints:
     def _review(self, resource: ResourceType, review: Review, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         if request.method != "POST" or path.name:
             raise MethodNotAllowedError
-        value = read_object(request)
+        # kubectl auth asks in protobuf; the answer depends on the asker alone, so the question need not be read.
+        opaque = request.content_type == _PROTOBUF and resource.plural != "tokenreviews"
+        value: JsonObject = {} if opaque else read_object(request)
         check_identity(resource, value, path.namespace, "")
         value["status"] = review(value, request.user or UserInfo(), self._authenticate)
         return ApiResponse.json(value, 201)

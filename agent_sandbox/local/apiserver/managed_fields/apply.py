@@ -4,6 +4,9 @@ Conflicts arise where another manager owns a field and the values differ; with `
 """
 
 import copy
+from typing import Any
+
+import msgspec
 
 from agent_sandbox.local.apiserver.errors import StatusError
 from agent_sandbox.local.apiserver.managed_fields.differences import differences, fields_of
@@ -42,7 +45,10 @@ def apply_configuration(
     if own is not None:
         without_paths(result, _given_up(own["fieldsV1"], stated, others), schema)
     changed = [path for path in differences(live, result, schema).set if ownable(path, writer, resource)]
-    _settle_conflicts(others, changed, force=force)
+    conflicts = [(entry, path) for entry in others for path in changed if contains(entry["fieldsV1"], path)]
+    if not force and _all_from_client_side_apply(conflicts, live, writer, schema):
+        force = True
+    _settle_conflicts(conflicts, force=force)
     removed = differences(live, result, schema).removed
     for entry in others:
         for path in removed:
@@ -72,8 +78,24 @@ def _given_up(before: Trie, stated: Trie, others: list[JsonObject]) -> list[Path
     ]
 
 
-def _settle_conflicts(others: list[JsonObject], changed: list[Path], *, force: bool) -> None:
-    conflicts = [(entry, path) for entry in others for path in changed if contains(entry["fieldsV1"], path)]
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def _all_from_client_side_apply(
+    conflicts: list[tuple[JsonObject, Path]], live: JsonObject, writer: Writer, schema: Schema | None
+) -> bool:
+    """True if kubectl conflicts only with what it applied itself before, on the client's side."""
+    text = (live.get("metadata", {}).get("annotations") or {}).get(_LAST_APPLIED)
+    if writer.manager != "kubectl" or not text:
+        return False
+    try:
+        last = fields_of(msgspec.json.decode(text, type=dict[str, Any]), schema)
+    except msgspec.MsgspecError:
+        return False
+    return all(find(last, path) is not None for _, path in conflicts)
+
+
+def _settle_conflicts(conflicts: list[tuple[JsonObject, Path]], *, force: bool) -> None:
     if conflicts and not force:
         raise _conflict(conflicts)
     for entry, path in conflicts:
