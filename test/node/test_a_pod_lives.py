@@ -247,7 +247,7 @@ async def test_the_environment_comes_from_values_fields_and_objects(run_node: Ru
 
 
 async def test_a_readiness_probe_decides_and_a_failing_liveness_probe_restarts(run_node: RunNode) -> None:
-    script = "sleep 0.3; touch /tmp/ready; sleep 1000"
+    script = "sleep 1.5; touch /tmp/ready; sleep 1000"
     exec_ready = {"exec": {"command": ["test", "-f", "/tmp/ready"]}, "periodSeconds": 1}
     exec_dead = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     container = {"name": "main", "image": "localhost/host", "command": ["sh", "-c", script]}
@@ -347,6 +347,17 @@ async def test_a_command_runs_in_a_living_container_behind_the_same_walls(run_no
         assert b"not permitted" in processes.err
         assert missing.code == 126
         assert b'"no-such-program"' in missing.err
+
+
+async def test_a_manifest_may_name_the_daemon_as_a_clusters_image_has_it(run_node: RunNode) -> None:
+    command = ["agent-sandbox", "sandboxd", "--host", "0.0.0.0", "--port", "8888", "--root", "/workspace"]
+    probe = {"httpGet": {"path": "/", "port": "http"}}
+    ports = [{"name": "http", "containerPort": 8888}]
+    container = {**SANDBOX["containers"][0], "command": command, "ports": ports, "readinessProbe": probe}
+    async with run_node() as stack:
+        await stack.create_pod("one", {"containers": [container]})
+
+        assert (await stack.until_ready("one")).ready
 
 
 async def test_a_port_is_forwarded_to_a_pod(run_node: RunNode) -> None:

@@ -44,7 +44,7 @@ class NodeOptions:
     restart_backoff_max: float = 300.0
     restart_backoff_reset: float = 600.0
     stop_grace: float = 2.0
-    status_settle: float = 0.25
+    status_settle: float = 1.0
     max_processes: int = 2048
     labels: Mapping[str, str] = field(default_factory=dict)
 

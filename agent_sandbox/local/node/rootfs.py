@@ -34,6 +34,17 @@ from agent_sandbox.sandboxd import main
 sys.exit(main(sys.argv[1:]))
 """
 
+_COMMAND: Final = f"""\
+#!/bin/sh
+if [ "$1" = sandboxd ]; then
+  shift
+  exec {OWN_DIRECTORY}/bin/python3 -I -S {OWN_DIRECTORY}/lib/start_sandboxd.py "$@"
+fi
+echo "agent-sandbox: inside a sandbox there is only 'agent-sandbox sandboxd'" >&2
+exit 2
+"""
+"""For manifests that name the daemon as a cluster's image has it."""
+
 _FILES: Final = {
     "etc/passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
     "sandbox:x:1000:1000:sandbox:/workspace:/bin/sh\n"
@@ -126,7 +137,7 @@ def _package_files(found: Distribution) -> Iterator[tuple[Path, str]]:
 
 
 def _fingerprint(sources: Iterable[tuple[Path, str]], distributions: Iterable[Distribution]) -> str:
-    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix} {sorted(_FILES.items())}".encode())
+    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix} {sorted(_FILES.items())} {_COMMAND}".encode())
     for found in distributions:
         digest.update(f"{found.metadata['Name']}={found.version};".encode())
     for source, place in sources:
@@ -166,6 +177,9 @@ def _write(directory: Path, sources: list[tuple[Path, str]], distributions: list
         (directory / folder).mkdir()
         for name in ("python", "python3", Path(python).name):
             (directory / folder / name).symlink_to(interpreter)
+    command = directory / "bin" / "agent-sandbox"
+    command.write_text(_COMMAND, encoding="utf-8")
+    command.chmod(0o755)
     compileall.compile_dir(directory / "lib", quiet=2, stripdir=directory, prependdir=OWN_DIRECTORY)
     for path in [directory, *directory.rglob("*")]:
         if not path.is_symlink():
