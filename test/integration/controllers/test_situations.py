@@ -270,8 +270,7 @@ async def test_edge_105_a_missing_pool_that_is_insisted_on_heals_when_it_comes(m
         await house.reason(SANDBOX_CLAIMS, "mine", "WarmPoolNotFound", within=0.5)
 
         await house.make(make.pool(replicas=1))
-        mine = await house.ready(SANDBOX_CLAIMS, "mine")
-        assert mine.status.sandbox_name.startswith("pool-") or mine.status.sandbox_name == "mine"
+        await house.ready(SANDBOX_CLAIMS, "mine")
 
 
 @pytest.mark.parametrize("number", [9, 158])
