@@ -38,6 +38,8 @@ class ToSync(ast.NodeTransformer):
         if isinstance(node.value, ast.Name) and node.value.id == "Awaitable":
             inside: ast.expr = self.visit(node.slice)
             return inside
+        if isinstance(node.value, ast.Name) and node.value.id == "AsyncGenerator" and isinstance(node.slice, ast.Tuple):
+            node.slice.elts.append(ast.Constant(None))  # a synchronous generator has a third parameter
         self.generic_visit(node)
         return node
 
@@ -89,7 +91,7 @@ class Writer:
         """All that the module imports, and more; the formatter drops what is not used."""
         self.lines += [ast.unparse(node) for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         self.lines += [
-            "from collections.abc import Callable, Iterable, Iterator",
+            "from collections.abc import Callable, Generator, Iterable, Iterator",
             "from contextlib import AbstractContextManager",
             "from typing import ClassVar",
             "from agent_sandbox.sdk.facade import ContextFacade, Facade, in_threads",
@@ -162,10 +164,11 @@ class Writer:
         call = f"self._inner.{method.name}({', '.join(forwarded(method))})"
         text = ast.unparse(annotation)
         inside = annotation.slice if isinstance(annotation, ast.Subscript) else annotation
+        inside = inside.elts[0] if isinstance(inside, ast.Tuple) else inside
         view = self.view_of(inside)
         if "asynccontextmanager" in decorators or text.startswith("AbstractAsyncContextManager["):
             return f"return self._enter_view({view}, {call})" if view else f"return self._enter_manager({call})"
-        if text.startswith("AsyncIterator["):
+        if text.startswith(("AsyncIterator[", "AsyncGenerator[")):
             items = f"self._iterate({call})"
             return f"return ({view}._around(item) for item in {items})" if view else f"return {items}"
         if isinstance(method, ast.FunctionDef):

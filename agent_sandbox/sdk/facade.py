@@ -7,7 +7,7 @@ not drift apart.
 import atexit
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -40,7 +40,7 @@ class Facade(Generic[A]):
     def _run(self, work: Callable[[Job[T]], Awaitable[T]]) -> T:
         return shared_loop().run(work)
 
-    def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+    def _iterate(self, items: AsyncIterator[T]) -> Generator[T, None, None]:
         return shared_loop().iterate(items)
 
     @contextmanager

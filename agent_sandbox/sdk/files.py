@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -134,7 +134,7 @@ class AsyncFiles:
         """
         return await Download(self._wire, path, Path(target), on_progress).receive()
 
-    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, *, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Read a file of any size piece by piece.
 
         Args:
@@ -245,7 +245,7 @@ class AsyncFiles:
         items = data.get("matches", []) if isinstance(data, dict) else data
         return tuple(SearchMatch(item["path"], item.get("line"), item.get("text") or "") for item in items)
 
-    async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncIterator[FileEvent]:
+    async def watch(self, path: str = ".", *, recursive: bool = True) -> AsyncGenerator[FileEvent, None]:
         """Changes below a directory, as they happen, until the caller has enough.
 
         Args:

@@ -7,7 +7,7 @@ cancels the work in the loop and waits for its clean-up, so what an ``async with
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -247,7 +247,7 @@ class LoopThread:
         """Prepare to enter an async context manager from synchronous code."""
         return Hosted(self, manager)
 
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+    def iterate(self, items: AsyncIterator[T]) -> Generator[T, None, None]:
         """Iterate from synchronous code over what an async iterator gives."""
         end = object()
 

@@ -1,6 +1,6 @@
 """All sandboxes of a namespace: make them, find them again, list them, delete them, work on many."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -267,7 +267,7 @@ class AsyncSandboxes:
 
     async def list(
         self, *, labels: Mapping[str, str] | None = None, label_selector: str = "", all_namespaces: bool = False
-    ) -> AsyncIterator[SandboxInfo]:
+    ) -> AsyncGenerator[SandboxInfo, None]:
         """All sandboxes, page by page, so that ten thousand of them are never in memory at once.
 
         Args:

@@ -24,10 +24,9 @@ from agent_sandbox.sandboxd import SandboxdOptions, create_app
 from agent_sandbox.sandboxd.app import DAEMON
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
-
-CRDS = Path(__file__).parents[2] / "config" / "crd"
 
 
 def ready_condition(
@@ -119,7 +118,7 @@ class PretendCluster:
 async def open_pretend_cluster(workspace: Path) -> AsyncIterator[PretendCluster]:
     """Everything up; use it in the event loop that the test's client uses."""
     async with (
-        InMemoryApiServer(crds=[CRDS]) as api,
+        InMemoryApiServer(crds=load_crds()) as api,
         serve_daemon(workspace) as (url, requests),
         anyio.create_task_group() as tasks,
     ):

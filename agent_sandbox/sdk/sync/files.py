@@ -3,7 +3,7 @@
 Generated from ``agent_sandbox/sdk/files.py`` by ``hack/generate_sync_sdk.py``; do not edit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from agent_sandbox.sdk.facade import Facade
@@ -98,7 +98,7 @@ class Files(Facade[AsyncFiles]):
             )
         )
 
-    def stream(self, path: str, *, start: int = 0) -> Iterator[bytes]:
+    def stream(self, path: str, *, start: int = 0) -> Generator[bytes, None, None]:
         """Read a file of any size piece by piece.
 
         Args:
@@ -183,7 +183,7 @@ class Files(Facade[AsyncFiles]):
         """
         return self._run(lambda job: self._inner.search(path, name=name, content=content, limit=limit))
 
-    def watch(self, path: str = ".", *, recursive: bool = True) -> Iterator[FileEvent]:
+    def watch(self, path: str = ".", *, recursive: bool = True) -> Generator[FileEvent, None, None]:
         """Changes below a directory, as they happen, until the caller has enough.
 
         Args:

@@ -6,7 +6,7 @@ Generated from ``agent_sandbox/sdk/sandboxes.py`` by ``hack/generate_sync_sdk.py
 
 # ruff: noqa: SLF001 - a view and what it shows are one
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import ClassVar, TypeVar
 
@@ -236,7 +236,7 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
 
     def list(
         self, *, labels: Mapping[str, str] | None = None, label_selector: str = "", all_namespaces: bool = False
-    ) -> Iterator[SandboxInfo]:
+    ) -> Generator[SandboxInfo, None, None]:
         """All sandboxes, page by page, so that ten thousand of them are never in memory at once.
 
         Args:

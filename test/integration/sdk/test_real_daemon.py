@@ -4,7 +4,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -238,10 +238,11 @@ async def test_changes_are_told_as_they_happen(cluster: PretendCluster) -> None:
 
         tasks.start_soon(write)
         with anyio.fail_after(10):
-            async for event in sandbox.files.watch("."):
-                seen.append(event)
-                if event.path == "new.txt":
-                    break
+            async with aclosing(sandbox.files.watch(".")) as events:
+                async for event in events:
+                    seen.append(event)
+                    if event.path == "new.txt":
+                        break
 
     assert FileEvent("created", "new.txt") in seen
 
@@ -299,6 +300,8 @@ async def test_a_command_that_ends_with_its_sandbox_is_told_from_one_that_was_ki
         own = await sandbox.commands.run("kill -TERM $$")
         handle = sandbox.sandbox
         process = await sandbox.commands.start("echo begun; exec sleep 60")
+        while not (await process.refresh()).last_sequence:
+            await anyio.lowlevel.checkpoint()
         await handle.delete()
         await process.signal("SIGTERM")  # as the daemon does when its Pod is stopped
         with pytest.raises(SandboxGoneError, match="ended with its sandbox") as caught:

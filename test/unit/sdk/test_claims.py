@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import anyio
 import pytest
@@ -34,13 +33,13 @@ from agent_sandbox.sdk.claims import (
     wait_until_bound,
 )
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer
-from agent_sandbox.testing.apiserver import load_manifests
+from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
 
 pytestmark = pytest.mark.virtual_time
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-CRDS = load_manifests([Path(__file__).parents[3] / "config" / "crd"])
+CRDS = load_crds()
 
 
 class Api:
