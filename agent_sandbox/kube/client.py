@@ -5,7 +5,7 @@ Priority and Fairness does that better. Errors are those of ``errors.py`` and no
 ``agent_sandbox.runtime``: caches and controllers on top of this client.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,11 +14,11 @@ from typing import Any, Final, Generic
 import msgspec
 
 from agent_sandbox.clock import Clock, SystemClock
-from agent_sandbox.kube.errors import DecodeError, GoneError, error_for, parse_retry_after
+from agent_sandbox.kube.errors import DecodeError, GoneError, decode_reason, error_for, parse_retry_after
 from agent_sandbox.kube.patches import ApplyPatch, Body, Patch, wire
 from agent_sandbox.kube.scale import Scale, decode_scale
 from agent_sandbox.kube.transport import NO_QUERY, RawResponse, Transport
-from agent_sandbox.kube.watch import WatchEvent, read_events
+from agent_sandbox.kube.watch import WatchEvent, read_events, undecodable
 from agent_sandbox_api.resource import Resource, V
 
 PAGE_SIZE: Final = 500
@@ -153,8 +153,11 @@ class KubeClient:
         field_selector: str = "",
         limit: int = PAGE_SIZE,
         continue_token: str = "",
+        on_undecodable: Callable[[DecodeError], None] | None = None,
     ) -> ObjectList[V]:
         """One page of a list; a limit of 0 asks for everything at once.
+
+        Objects that are not of the kind's shape go to ``on_undecodable`` and are left out, or fail the page without it.
 
         Raises:
             GoneError: the continuation has expired; start again.
@@ -166,10 +169,17 @@ class KubeClient:
             query["continue"] = continue_token
         path = resource.path(namespace)
         answer = await self.request("GET", path, query=query)
+
+        def report(error: msgspec.ValidationError, raw: msgspec.Raw) -> None:
+            failure = undecodable(resource, raw, error)
+            if on_undecodable is None:
+                raise failure from error
+            on_undecodable(failure)
+
         try:
-            items, metadata = resource.decode_list(answer.body)
+            items, metadata = resource.decode_list(answer.body, report)
         except msgspec.MsgspecError as error:
-            raise DecodeError(f"GET {path}: the list does not decode as {resource}: {error}") from error
+            raise DecodeError(f"GET {path}: the list does not decode as {resource}: {decode_reason(error)}") from error
         return ObjectList(items, metadata.resource_version, metadata.continue_)
 
     @asynccontextmanager
@@ -184,6 +194,7 @@ class KubeClient:
         timeout_seconds: int,
         read_timeout: float | None = None,
         send_initial_events: bool = False,
+        on_undecodable: Callable[[DecodeError], None] | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[V]]]:
         """Open a watch and iterate over its events, bookmarks included, until the server ends it.
 
@@ -197,6 +208,8 @@ class KubeClient:
             read_timeout: longest silence in seconds before ``OutcomeUnknownError``; None trusts the connection.
             send_initial_events: a streamed list: first every object as ADDED, then a bookmark whose
                 ``initial_events_end`` is set.
+            on_undecodable: told of events whose object is not of the kind's shape, which are then left out; without it
+                they end the watch with a ``DecodeError``.
 
         Raises:
             GoneError: the version is too old (at once, or while iterating).
@@ -215,7 +228,7 @@ class KubeClient:
             if stream.status != 200:
                 body = b"".join([chunk async for chunk in stream])
                 raise error_for(stream.status, body, stream.headers, name)
-            yield read_events(resource, stream, name, read_timeout)
+            yield read_events(resource, stream, name, read_timeout, on_undecodable)
 
     # Writing
 
@@ -382,7 +395,7 @@ def decode_object(resource: Resource[V], body: bytes, request: str) -> V:
     try:
         return resource.decode(body)
     except msgspec.MsgspecError as error:
-        raise DecodeError(f"{request}: the answer does not decode as {resource}: {error}") from error
+        raise DecodeError(f"{request}: the answer does not decode as {resource}: {decode_reason(error)}") from error
 
 
 def complete(resource: Resource[Any], content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@
 Who catches ``TransportError`` around a write must treat it as "perhaps done" unless it is an ``UnreachableError``.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -168,6 +169,14 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
     422: InvalidError,
     429: TooManyRequestsError,
 }
+
+
+_QUOTED: Final = re.compile(r"'[^']*'")
+
+
+def decode_reason(error: msgspec.MsgspecError) -> str:
+    """What is wrong and where, without the value: an object's content may be a secret."""
+    return _QUOTED.sub("'...'", str(error))
 
 
 _status_decoder = msgspec.json.Decoder(Status)

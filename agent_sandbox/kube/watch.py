@@ -4,15 +4,15 @@ An event is decoded once, straight into its view; what the view does not name is
 ``decode_event``, which the benchmark measures.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import anyio
 import msgspec
 
-from agent_sandbox.kube.errors import DecodeError, OutcomeUnknownError, Status, error_for_status
+from agent_sandbox.kube.errors import DecodeError, OutcomeUnknownError, Status, decode_reason, error_for_status
 from agent_sandbox.kube.transport import RawStream
 from agent_sandbox_api.resource import Resource, V
 
@@ -71,6 +71,28 @@ _status_decoder = msgspec.json.Decoder(Status)
 _TYPES: Final = {"ADDED": EventType.ADDED, "MODIFIED": EventType.MODIFIED, "DELETED": EventType.DELETED}
 
 
+class _Named(msgspec.Struct):
+    name: str = ""
+    namespace: str = ""
+
+
+class _Nameable(msgspec.Struct):
+    metadata: _Named = msgspec.field(default_factory=_Named)
+
+
+_name_decoder = msgspec.json.Decoder(_Nameable)
+
+
+def undecodable(resource: Resource[Any], raw: msgspec.Raw, error: msgspec.ValidationError) -> DecodeError:
+    """The error that says which object is not of its kind's shape, and where; its content stays out of the message."""
+    try:
+        named = _name_decoder.decode(raw).metadata
+        name = f"{named.namespace}/{named.name}" if named.namespace else named.name
+    except msgspec.MsgspecError:
+        name = "without a name"
+    return DecodeError(f"{resource} {name} is not of the expected shape: {decode_reason(error)}")
+
+
 def decode_event(resource: Resource[V], line: bytes, request: str) -> WatchEvent[V]:
     """Decode one line of a watch stream.
 
@@ -82,7 +104,10 @@ def decode_event(resource: Resource[V], line: bytes, request: str) -> WatchEvent
         envelope = _envelope_decoder.decode(line)
         known = _TYPES.get(envelope.type)
         if known is not None:
-            view = resource.decode(envelope.object)
+            try:
+                view = resource.decode(envelope.object)
+            except msgspec.ValidationError as error:
+                raise undecodable(resource, envelope.object, error) from error
             return WatchEvent(known, view.metadata.resource_version, view)
         if envelope.type == "BOOKMARK":
             metadata = _bookmark_decoder.decode(envelope.object).metadata
@@ -90,7 +115,9 @@ def decode_event(resource: Resource[V], line: bytes, request: str) -> WatchEvent
             return WatchEvent(EventType.BOOKMARK, metadata.resource_version, initial_events_end=ended)
         status = _status_decoder.decode(envelope.object)
     except msgspec.MsgspecError as error:
-        raise DecodeError(f"{request}: the server sent an event that does not decode as {resource}: {error}") from error
+        raise DecodeError(
+            f"{request}: the server sent an event that does not decode as {resource}: {decode_reason(error)}"
+        ) from error
     raise error_for_status(status, http_status=status.code or 500, retry_after=None, request=request)
 
 
@@ -112,9 +139,13 @@ async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]
 
 
 async def read_events(
-    resource: Resource[V], stream: RawStream, request: str, read_timeout: float | None
+    resource: Resource[V],
+    stream: RawStream,
+    request: str,
+    read_timeout: float | None,
+    on_undecodable: Callable[[DecodeError], None] | None = None,
 ) -> AsyncIterator[WatchEvent[V]]:
-    """The events of a stream, as they arrive.
+    """The events of a stream, as they arrive; those that do not decode go to ``on_undecodable`` if it is given.
 
     Raises:
         OutcomeUnknownError: nothing arrived for ``read_timeout`` seconds.
@@ -130,4 +161,11 @@ async def read_events(
         if lines is None:
             return
         for line in lines:
-            yield decode_event(resource, line, request)
+            try:
+                event = decode_event(resource, line, request)
+            except DecodeError as error:
+                if on_undecodable is None:
+                    raise
+                on_undecodable(error)
+            else:
+                yield event

@@ -68,7 +68,8 @@ class Informer(Generic[V]):
     Assumptions:
         Handlers are quick and do not wait: they run inside the watch loop, or inside the writer's call.
     Caveats:
-        The store lags behind the server by other people's writes, without bound while the server cannot be reached.
+        The store lags behind the server by other people's writes, without bound while the server cannot be reached. An
+        object that does not decode into its view is logged and left out, or stays as it was when it last did.
     Errors:
         Failures of the watch are logged and retried for ever; ``states`` shows them. A handler that raises is logged
         and does not stop the others.

@@ -12,7 +12,16 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, assert_never
 import structlog
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import ApiError, BadRequestError, EventType, GoneError, InvalidError, KubeClient, KubeError
+from agent_sandbox.kube import (
+    ApiError,
+    BadRequestError,
+    DecodeError,
+    EventType,
+    GoneError,
+    InvalidError,
+    KubeClient,
+    KubeError,
+)
 from agent_sandbox.runtime.backoff import Backoff, BackoffOptions
 from agent_sandbox_api.resource import Resource, V
 from agent_sandbox_api.views import View
@@ -175,6 +184,7 @@ class Watcher(Generic[V]):
             field_selector=self._field_selector,
             limit=0 if whole else self._options.page_size,
             continue_token=so_far.token,
+            on_undecodable=self._leave_out,
         )
         views = (*so_far.views, *page.items)
         if page.continue_token:
@@ -199,6 +209,7 @@ class Watcher(Generic[V]):
             field_selector=self._field_selector,
             timeout_seconds=self._server_timeout(),
             read_timeout=self._options.max_silence,
+            on_undecodable=self._leave_out,
         ) as events:
             async for event in events:
                 events_seen += 1
@@ -233,6 +244,7 @@ class Watcher(Generic[V]):
                 timeout_seconds=self._server_timeout(),
                 read_timeout=self._options.max_silence,
                 send_initial_events=True,
+                on_undecodable=self._leave_out,
             ) as events:
                 async for event in events:
                     if initial is None:
@@ -261,6 +273,10 @@ class Watcher(Generic[V]):
         self._log.info("the server offers no streamed lists, pages are used", reason=reason)
         self._streams_lists = False
         return Unlisted()
+
+    def _leave_out(self, error: DecodeError) -> None:
+        # One odd object must not keep all others from being seen.
+        self._log.error("an object is left out of the cache, or stays in it as it was", error=str(error))
 
     def _server_timeout(self) -> int:
         return round(self._random.uniform(*self._options.server_timeout))

@@ -1,5 +1,6 @@
 """Where a kind lives in an API server, and which view its objects decode into."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -86,14 +87,28 @@ class Resource(Generic[V]):
             detach_raw(view, path)
         return view
 
-    def decode_list(self, data: bytes) -> tuple[list[V], ListMetaView]:
+    def decode_list(
+        self, data: bytes, on_error: Callable[[msgspec.ValidationError, msgspec.Raw], None] | None = None
+    ) -> tuple[list[V], ListMetaView]:
         """Decode a list, or one page of it, into its objects and its metadata.
 
+        Args:
+            data: the list.
+            on_error: told of each object that is not of this shape, which is then left out.
+
         Raises:
-            msgspec.ValidationError: the JSON is not a list of objects of this shape.
+            msgspec.ValidationError: the JSON is no list or, without ``on_error``, an object is not of this shape.
         """
         page = _page_decoder.decode(data)
-        return [self.decode(item) for item in page.items or ()], page.metadata
+        views: list[V] = []
+        for item in page.items or ():
+            try:
+                views.append(self.decode(item))
+            except msgspec.ValidationError as error:
+                if on_error is None:
+                    raise
+                on_error(error, item)
+        return views, page.metadata
 
     def _cleaned(self, data: bytes | msgspec.Raw) -> bytes:
         tree: Any = msgspec.json.decode(data)

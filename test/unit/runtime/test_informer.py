@@ -3,8 +3,10 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import anyio
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,6 +15,8 @@ from agent_sandbox.runtime import Change, Informer, InformerOptions, InformerSto
 from agent_sandbox.runtime.watcher import Current, Waiting
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import MetaView
 
 pytestmark = pytest.mark.virtual_time
 
@@ -175,6 +179,50 @@ async def test_pages_that_expire_while_they_are_read_are_asked_for_in_one_piece(
         assert len(world.wire.seen) == 4, "a page, a page that had expired, everything, and the watch"
 
 
+class OddSpec(msgspec.Struct, frozen=True):
+    """A view that is stricter than the server."""
+
+    hostname: Literal["good", "better"]
+
+
+class OddView(msgspec.Struct, frozen=True):
+    """Most Pods do not decode into this."""
+
+    metadata: MetaView
+    spec: OddSpec
+
+
+ODD_PODS: Resource[OddView] = Resource("", "v1", "pods", "Pod", OddView)
+
+
+@STREAMED
+async def test_an_object_that_does_not_decode_is_logged_and_left_out_and_the_others_are_seen(
+    world: World, streamed: bool
+) -> None:
+    async def create(name: str, hostname: str) -> None:
+        spec = {"hostname": hostname, "containers": [{"name": "main", "image": "localhost/host"}]}
+        await world.client.create(PODS, {"metadata": {"name": name}, "spec": spec}, "default")
+
+    await create("a", "good")
+    await create("b", "bad")
+    options: InformerOptions[OddView] = InformerOptions(watch=WatchOptions(streamed_list=streamed))
+    client = KubeClient(world.wire, clock=world.clock)
+    informer = Informer(client, ODD_PODS, clock=world.clock, random=world.random, options=options)
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(informer.run)
+            await informer.wait_until_synced()
+            await create("c", "worse")
+            await create("d", "better")
+            await world.clock.sleep(1)
+            tasks.cancel_scope.cancel()
+
+    assert [pod.metadata.name for pod in informer.store] == ["a", "d"]
+    errors = [entry["error"] for entry in logs if entry["log_level"] == "error"]
+    assert [error.partition(" is not")[0] for error in errors] == ["pods default/b", "pods default/c"]
+    assert not any("worse" in error for error in errors), "an object's content may be secret"
+
+
 async def test_a_server_that_refuses_streamed_lists_is_asked_for_pages(world: World) -> None:
     world.wire.inject(Fault.error(422, "Invalid"), only_if=lambda _method, _path: len(world.wire.seen) == 0)
     await world.create("a")
@@ -235,8 +283,6 @@ async def test_a_transform_changes_what_is_stored(world: World) -> None:
     await world.create("a", app="x")
 
     def shout(pod: PodView) -> PodView:
-        import msgspec
-
         labels = {key: value.upper() for key, value in pod.metadata.labels.items()}
         return msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, labels=labels))
 
