@@ -118,7 +118,8 @@ class Directory:
         self._claims_by_uid: dict[str, _Claim] = {}
         # By the UID of the Sandbox that controls them; more than one while an old one terminates.
         self._pods: dict[str, dict[Key, _Pod]] = {}
-        self._waiters: dict[str, anyio.Event] = {}
+        # Whoever waits for a change in a namespace. Callers choose these names: none stays longer than its waiters.
+        self._waiters: dict[str, set[anyio.Event]] = {}
 
     def follow(self, cache: Informers) -> None:
         """Learn from the informers of a cache; somebody else runs them."""
@@ -146,9 +147,7 @@ class Directory:
                 left = began + wait_ready - anyio.current_time()
                 if left <= 0:
                     raise
-            changed = self._waiters.setdefault(namespace, anyio.Event())
-            with anyio.move_on_after(left):
-                await changed.wait()
+            await self._wait_for_change(namespace, left)
 
     def lookup(self, namespace: str, identifier: str) -> Target:
         """The Pod of a sandbox as far as is known now.
@@ -214,6 +213,19 @@ class Directory:
         pods = self._pods.get(sandbox.uid, {}) if sandbox else {}
         return any(pod.uid == target.pod_uid and pod.ready for pod in pods.values())
 
+    async def _wait_for_change(self, namespace: str, seconds: float) -> None:
+        """Wait until something in the namespace changes, at most so long."""
+        changed = anyio.Event()
+        waiters = self._waiters.setdefault(namespace, set())
+        waiters.add(changed)
+        try:
+            with anyio.move_on_after(seconds):
+                await changed.wait()
+        finally:
+            waiters.discard(changed)
+            if not waiters:
+                self._waiters.pop(namespace, None)
+
     def _find(self, namespace: str, identifier: str) -> tuple[_Sandbox, _Claim | None]:
         claim = self._claims.get((namespace, identifier)) or self._in(namespace, self._claims_by_uid.get(identifier))
         if claim is not None:
@@ -240,8 +252,9 @@ class Directory:
         return found if found is not None and found.key[0] == namespace else None
 
     def _tell(self, view: View | None) -> None:
-        if view is not None and (waiter := self._waiters.pop(view.metadata.namespace, None)) is not None:
-            waiter.set()
+        if view is not None:
+            for waiter in self._waiters.get(view.metadata.namespace, ()):
+                waiter.set()
 
 
 _T = TypeVar("_T", _Sandbox, _Claim)

@@ -88,6 +88,16 @@ class Exchange:
         self._continued = False
 
     @property
+    def client(self) -> Wire:
+        """The client's connection."""
+        return self._client
+
+    @property
+    def body_done(self) -> bool:
+        """Whether the request's whole body was read from the client."""
+        return self._body_done
+
+    @property
     def repeatable(self) -> bool:
         """Whether the request has no effect: it may use a kept connection, and go out again if that was closed."""
         head = self._head

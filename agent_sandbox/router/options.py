@@ -15,6 +15,7 @@ class RouterOptions:
     Attributes:
         host: address to listen on; loopback unless told otherwise.
         port: TCP port; 0 takes a free one.
+        reuse_port: let several router processes share the port (SO_REUSEPORT); the kernel spreads connections.
         token_file: file with the router's own bearer tokens, one per line. Every request must carry one of them in
             ``X-Sandbox-Authorization``. Two lines allow a rotation; the file is read again when it changes.
         key_file: file with the keys of signed tokens (`agent_sandbox.router.TokenKeys`), one per line, the first one
@@ -53,6 +54,7 @@ class RouterOptions:
 
     host: str = "127.0.0.1"
     port: int = ROUTER_PORT
+    reuse_port: bool = False
     token_file: Path | None = None
     key_file: Path | None = None
     unsafe_allow_all: bool = False

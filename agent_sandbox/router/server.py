@@ -123,7 +123,12 @@ class Router:
 
                 context = self._certificate.context if self._certificate is not None else None
                 server = await asyncio.get_running_loop().create_server(
-                    lambda: Wire(connected), self.options.host, self.options.port, backlog=2048, ssl=context
+                    lambda: Wire(connected),
+                    self.options.host,
+                    self.options.port,
+                    backlog=2048,
+                    ssl=context,
+                    reuse_port=self.options.reuse_port,
                 )
                 if self._certificate is not None:
                     tasks.start_soon(self._certificate.follow, name="certificate")
@@ -296,9 +301,12 @@ class Router:
                 visit.resolved(target)
                 with self._limits.slot(target):
                     after = await self._over_kept_connection(exchange, target, route)
-                    return after or await self._over_fresh_connection(exchange, target, route)
+                    after = after or await self._over_fresh_connection(exchange, target, route)
         except TimeoutError as error:
             raise TimedOutError(f"Timed out waiting for the backend sandbox: {route.identifier}") from error
+        if not exchange.body_done:
+            await _linger(exchange.client)
+        return after
 
     async def _resolve(self, route: Route, scope: Scope | None) -> Target:
         """The Pod, if the credential is for it. A stranger learns nothing about sandboxes that are not its own."""

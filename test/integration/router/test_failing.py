@@ -227,3 +227,28 @@ async def test_stopping_lets_a_begun_exchange_end(run_router: Any) -> None:
         with anyio.CancelScope(shield=True):
             go_on.set()
             assert await client.reader.readexactly(4) == b"abcd"
+
+
+async def test_early_answer_reaches_a_client_that_is_still_sending(run_router: Any) -> None:
+    async def behave(visit: Any) -> None:
+        await visit.head()
+        await visit.answer(b"enough", status=b"413 Content Too Large")
+        await visit.reader.read(-1)
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        client = await place.client()
+        head = b"POST / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n" % box.port
+        head += b"Content-Length: 3000000\r\n\r\n"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.send, head + b"x" * 3_000_000)
+            answer = await client.rest()
+
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.endswith(b"enough")
+
+
+async def test_several_routers_share_a_port(run_router: Any) -> None:
+    async with run_router(reuse_port=True) as first, run_router(reuse_port=True, port=first.port) as second:
+        assert first.port == second.port
+        assert (await second.ask(b"GET /healthz HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n")).endswith(b'"ok"}')

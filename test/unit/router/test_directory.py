@@ -193,3 +193,11 @@ async def test_waiting_is_bounded(cluster: Any) -> None:
         await cluster.directory.resolve("default", "nobody", wait_unknown=0.01, wait_ready=5)
     with pytest.raises(NotReadyError):
         await cluster.directory.resolve("default", "box", wait_unknown=5, wait_ready=0.01)
+
+
+async def test_waiting_for_invented_namespaces_leaves_nothing_behind(cluster: Any) -> None:
+    for number in range(5):
+        with pytest.raises(NotFoundError):
+            await cluster.directory.resolve(f"invented-{number}", "x", wait_unknown=0.001, wait_ready=0.001)
+
+    assert cluster.directory._waiters == {}
