@@ -14,6 +14,8 @@ from agent_sandbox.kube import KubeError, connect
 from agent_sandbox.router import Directory, Router, RouterError, RouterOptions
 from agent_sandbox.runtime import Cache
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command()
 @connection_options
@@ -21,9 +23,25 @@ from agent_sandbox.runtime import Cache
 @click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option(
     "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="File with the bearer tokens that X-Sandbox-Authorization must carry, one per line.",
 )
+@click.option(
+    "--key-file",
+    type=_FILE,
+    help="File with the keys of signed tokens, one per line, the newest first; each token opens one sandbox.",
+)
+@click.option("--domain", help="Serve <port>-<sandbox>-<namespace>.DOMAIN to browsers.")
+@click.option(
+    "--tls-certificate", type=click.Path(dir_okay=False, path_type=Path), help="PEM file; loaded again on change."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="PEM file with its private key.")
+@click.option(
+    "--tls-client-ca", type=click.Path(dir_okay=False, path_type=Path), help="Ask clients for a certificate of these."
+)
+@click.option("--control-host", default="127.0.0.1", show_default=True, help="Address of /healthz, /readyz, /metrics.")
+@click.option("--control-port", type=int, help="Port of /healthz, /readyz, /metrics. Default: not served.")
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line per request.")
 @click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
 @click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
 @log_level_option
@@ -34,6 +52,14 @@ def router(
     host: str,
     port: int,
     token_file: Path | None,
+    key_file: Path | None,
+    domain: str | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    control_host: str,
+    control_port: int | None,
+    access_log: bool,
     unsafe_allow_all: bool,
     watch_namespaces: str,
     log_level: str,
@@ -47,7 +73,20 @@ def router(
     configure_logging(log_level, log_format)
     namespaces = tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()) or None
     try:
-        options = RouterOptions(host=host, port=port, token_file=token_file, unsafe_allow_all=unsafe_allow_all)
+        options = RouterOptions(
+            host=host,
+            port=port,
+            token_file=token_file,
+            key_file=key_file,
+            domain=domain,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            control_host=control_host,
+            control_port=control_port,
+            access_log=access_log,
+            unsafe_allow_all=unsafe_allow_all,
+        )
         run_until_signalled(functools.partial(_run, kubeconfig, context, options, namespaces))
     except (RouterError, KubeError, OSError) as error:
         raise click.ClickException(str(error)) from error
