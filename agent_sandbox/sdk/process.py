@@ -100,6 +100,7 @@ class AsyncProcess:
         """
         while not self._pieces:
             if self._ended:
+                await self.detach()
                 raise StopAsyncIteration
             await self._receive()
         return self._pieces.popleft()
