@@ -14,13 +14,13 @@ from agent_sandbox_api.core import NETWORK_POLICIES, NetworkPolicyView
 from agent_sandbox_api.extensions.v1alpha1 import NetworkPolicyManagement, SandboxTemplate, SandboxTemplateView
 from agent_sandbox_api.meta import JsonObject
 from agent_sandbox_api.names import CONDITION_POLICY_READY
-from agent_sandbox_api.views import raw_object
+from agent_sandbox_api.views import MetaView, raw_object
 from agent_sandbox_controllers.actions import Action, Create, change, remove
 from agent_sandbox_controllers.conditions import Conditions
 from agent_sandbox_controllers.options import ControllerOptions
 from agent_sandbox_controllers.sandboxtemplate.policy import is_ours, network_policy, same_policy
 from agent_sandbox_controllers.template_record import TemplateRecord
-from agent_sandbox_controllers.troubles import Trouble
+from agent_sandbox_controllers.troubles import SLOW_LOOK, Trouble
 from agent_sandbox_controllers.vocabulary import Reason
 
 
@@ -80,7 +80,7 @@ def plan_template(observed: TemplateObserved, options: ControllerOptions) -> Tem
         if existing is None:
             actions.append(Create(NETWORK_POLICIES, wanted))
         elif not is_ours(existing.metadata.labels, TemplateRecord.of(observed.template)):
-            trouble = trouble or _conflict(existing, observed.view.metadata.name)
+            trouble = trouble or _conflict(existing, observed.view.metadata)
         elif not existing.metadata.deleting and (update := _update(existing, wanted)):
             actions.append(change(NETWORK_POLICIES, existing.metadata, update))
     surplus = tuple(policy for policy in observed.ours if policy.metadata.namespace not in observed.wanted_namespaces)
@@ -112,13 +112,15 @@ def _replacing(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> JsonObj
     return {**gone, "matchLabels": {**labels, **wanted["matchLabels"]}}
 
 
-def _conflict(existing: NetworkPolicyView, template: str) -> Trouble:
+def _conflict(existing: NetworkPolicyView, template: MetaView) -> Trouble:
+    """At home the watch reports when the name becomes free; abroad names carry a hash, so that somebody has to look."""
     meta = existing.metadata
     return Trouble(
         Reason.POLICY_CONFLICT,
         f'refusing to update NetworkPolicy "{meta.name}" in namespace "{meta.namespace}" as it is not controlled by '
-        f'SandboxTemplate "{template}": no Pod of this template is created; remove that NetworkPolicy, or make '
-        f"networkPolicyManagement to Unmanaged",
+        f'SandboxTemplate "{template.name}": no Pod of this template is created; remove that NetworkPolicy, or make '
+        f"networkPolicyManagement Unmanaged",
+        None if meta.namespace == template.namespace else SLOW_LOOK,
     )
 
 
