@@ -17,8 +17,8 @@ import pytest
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient, NotFoundError
 from agent_sandbox.local.apiserver import StatusError
-from agent_sandbox.local.node import IsolationError, Node, NodeOptions
-from agent_sandbox.local.node.trial import find_tools
+from agent_sandbox.local.node import IsolationError, Node, NodeOptions, trial
+from agent_sandbox.local.node.rootfs import build_root_files
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS, PodView
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.node)
         try:
-            find_tools()
+            trial.find_tools()
         except IsolationError as error:
             item.add_marker(pytest.mark.skip(reason=str(error)))
 
@@ -186,19 +186,26 @@ async def _node_of(server: InMemoryApiServer, state: Path, options: Mapping[str,
             group.cancel_scope.cancel()
 
 
+@pytest.fixture(scope="session")
+def root_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our part of sandboxes' root file system, made once, on a machine that has been seen to isolate."""
+    state = tmp_path_factory.mktemp("trial")
+    for name in ("pods", "volumes"):
+        (state / name).mkdir()
+    root = build_root_files(state / "runtime")
+    try:
+        anyio.run(trial.try_isolation, root, state, SystemClock())
+    except IsolationError as error:
+        pytest.skip(str(error))
+    return state / "runtime"
+
+
 @pytest.fixture
-def state_dir(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory that shares our root files with other tests, because building them takes half a second."""
-    shared = tmp_path_factory.getbasetemp() / "shared-runtime"
+def state_dir(tmp_path: Path, root_files: Path) -> Path:
+    """A state directory that has our root files already, because making them takes half a second."""
     state = tmp_path / "node"
     state.mkdir()
-    if shared.exists():
-        shutil.copytree(shared, state / "runtime", symlinks=True)
-    else:
-        from agent_sandbox.local.node.rootfs import build_root_files
-
-        build_root_files(shared)
-        shutil.copytree(shared, state / "runtime", symlinks=True)
+    shutil.copytree(root_files, state / "runtime", symlinks=True, copy_function=os.link)
     return state
 
 
