@@ -32,12 +32,13 @@ class Reaper:
         self._pidfds: dict[int, int] = {}
         # Processes being started now: a child that ends before `watch` knows it must not be taken for an orphan.
         self._starting = 0
-        if init:
+        self._by_signal = init or not _has_pidfds()
+        if self._by_signal:
             self._loop.add_signal_handler(signal.SIGCHLD, self._sweep)
 
     def close(self) -> None:
         """Stop watching. Children that still live stay alive."""
-        if self._init:
+        if self._by_signal:
             self._loop.remove_signal_handler(signal.SIGCHLD)
         for pid in list(self._pidfds):
             self._forget_pidfd(pid)
@@ -51,19 +52,23 @@ class Reaper:
             yield
         finally:
             self._starting -= 1
-            if self._init:
+            if self._by_signal:
                 self._sweep()
 
     def watch(self, pid: int, on_exit: OnExit) -> None:
         """Call `on_exit` once when our child `pid` has ended; it may have ended already."""
         self._children[pid] = on_exit
-        if self._init:
+        if self._by_signal:
             return  # SIGCHLD tells, and `starting` sweeps at its end.
         self._pidfds[pid] = pidfd = os.pidfd_open(pid)
         self._loop.add_reader(pidfd, self._end, pid)
 
     def _sweep(self) -> None:
         """Take in all children that have ended; leave those whose start has not come to its end."""
+        if not self._init:
+            for pid in list(self._children):
+                self._end(pid)
+            return
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -94,3 +99,12 @@ class Reaper:
         if pidfd is not None:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
+
+
+def _has_pidfds() -> bool:
+    """Whether the kernel gives descriptors of processes; old ones and some sandboxes do not."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True

@@ -296,3 +296,16 @@ async def test_stopping_ends_commands_and_answers_their_clients(run_daemon: Any,
 
     assert answers[0]["stdout"] == "bye\n"
     assert answers[0]["exit_code"] == 7
+
+
+async def test_commands_end_also_where_the_kernel_has_no_pidfds(
+    run_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(pid: int, flags: int = 0) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    async with run_daemon() as daemon:
+        answers = [await daemon.execute(["sh", "-c", f"exit {code}"]) for code in range(5)]
+
+    assert [answer["exit_code"] for answer in answers] == [0, 1, 2, 3, 4]
