@@ -1,6 +1,7 @@
 """A server that is to be killed: writes without end and tells each acknowledged write on standard output.
 
-Run with the folder of its database and the number to begin with. Each line is ``name value``, written after the server acknowledged that write.
+Run with the folder of its database and the number to begin with. Each line is ``name value``, written after the server
+acknowledged that write.
 """
 
 import sys

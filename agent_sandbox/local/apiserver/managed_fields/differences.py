@@ -27,12 +27,7 @@ def _paths(value: Any, schema: Schema | None, path: Path) -> list[Path]:
     if is_granular_map(value, schema):
         found: list[Path] = []
         for name, entry in value.items():
-            here = (*path, f"f:{name}")
-            below = _paths(entry, child_schema(schema, name), here)
-            empty = entry is None or entry == {}
-            if empty or not is_known_field(schema, name):
-                found.append(here)
-            found += below
+            found += _field_paths(entry, name, schema, (*path, f"f:{name}"))
         return found
     if schema is not None and is_granular_list(value, schema):
         found = []
@@ -43,6 +38,13 @@ def _paths(value: Any, schema: Schema | None, path: Path) -> list[Path]:
                 found += _paths(item, schema.items, here)
         return found
     return [path] if path else []
+
+
+def _field_paths(value: Any, name: str, schema: Schema | None, path: Path) -> list[Path]:
+    """The paths of a field: those below it, and its own if it is empty or a key of a map."""
+    below = _paths(value, child_schema(schema, name), path)
+    owned = value is None or value == {} or not is_known_field(schema, name)
+    return [path, *below] if owned and path not in below[:1] else below
 
 
 @dataclass
@@ -84,17 +86,12 @@ def _compare_maps(
 ) -> None:
     for name in {**old, **new}:
         here = (*path, f"f:{name}")
-        child = child_schema(schema, name)
         if name not in new:
-            found.removed += _own(old[name], name, schema, here) + _paths(old[name], child, here)
+            found.removed += _field_paths(old[name], name, schema, here)
         elif name not in old:
-            found.set += _own(new[name], name, schema, here) + _paths(new[name], child, here)
+            found.set += _field_paths(new[name], name, schema, here)
         else:
-            _compare(old[name], new[name], child, here, found)
-
-
-def _own(value: Any, name: str, schema: Schema | None, path: Path) -> list[Path]:
-    return [path] if value is None or value == {} or not is_known_field(schema, name) else []
+            _compare(old[name], new[name], child_schema(schema, name), here, found)
 
 
 def _compare_lists(old: list[Any], new: list[Any], schema: Schema, path: Path, found: Differences) -> None:
