@@ -274,3 +274,13 @@ async def test_a_wrong_token_is_unauthorized(tmp_path: Path) -> None:
 
     assert refused.code == 1
     assert "must be logged in" in refused.err or "Unauthorized" in refused.err
+
+
+async def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
+    """As kubectl says it everywhere."""
+    async with running(tmp_path) as kubectl:
+        body = "apiVersion: nobody.example/v1\nkind: Unicorn\nmetadata: {name: x}\n"
+        refused = await kubectl.run("apply", "-f", "-", stdin=body)
+
+    assert refused.code == 1
+    assert 'no matches for kind "Unicorn" in version "nobody.example/v1"' in refused.err

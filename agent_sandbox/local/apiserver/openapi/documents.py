@@ -23,6 +23,24 @@ _SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _REFERENCE = "#/components/schemas/"
 
 
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
+_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+
+def _protobuf_text(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+# kubectl asks for v2 only about kinds that v3 does not have, and only in protobuf. A document without definitions is
+# the true answer to that: swagger (1), info (2) with title (1) and version (2), no paths (8), no definitions (9).
+_EMPTY_V2 = (
+    _protobuf_text(1, b"2.0")
+    + _protobuf_text(2, _protobuf_text(1, b"Kubernetes") + _protobuf_text(2, VERSION["gitVersion"].encode()))
+    + _protobuf_text(8, b"")
+    + _protobuf_text(9, b"")
+)
+
+
 class OpenApi:
     """Answers /openapi/v2 and /openapi/v3."""
 
@@ -40,6 +58,8 @@ class OpenApi:
         """
         if not request.path.startswith("/openapi/"):
             return None
+        if request.path == "/openapi/v2" and _PROTOBUF in request.headers.get("accept", ""):
+            return ApiResponse(200, {"Content-Type": _PROTOBUF_ANSWER}, _EMPTY_V2)
         _require_json(request)
         if request.path == "/openapi/v2":
             return self._cached("v2", self._document_v2)
