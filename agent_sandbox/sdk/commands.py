@@ -4,7 +4,7 @@ import json
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiohttp
 import anyio
@@ -94,6 +94,7 @@ class AsyncCommands:
         user: str | None = None,
         stdin: bool = False,
         terminal: Terminal | None = None,
+        overflow: Literal["block", "drop"] = "block",
     ) -> AsyncProcess:
         """Start a command and return at once. It runs on if this program dies, until its timeout.
 
@@ -105,6 +106,8 @@ class AsyncCommands:
             user: user to run it as; the daemon's by default.
             stdin: whether input will be sent to it; without, it reads an empty file.
             terminal: run it in a PTY of this size, which has input, and both outputs in one.
+            overflow: what happens when nobody reads its output and the daemon's buffer (8 MiB) is full: ``block`` makes
+                it wait, so that nothing is lost; ``drop`` forgets the oldest, so that it runs on.
 
         Raises:
             UnsupportedByRuntimeError: the image speaks only the legacy contract.
@@ -121,6 +124,7 @@ class AsyncCommands:
             "stdin": stdin or terminal is not None,
             "pty": {"cols": terminal.columns, "rows": terminal.rows} if terminal is not None else None,
             "on_disconnect": "continue",
+            "overflow": overflow,
         }
         request |= {"shell": command} if isinstance(command, str) else {"argv": list(command)}
         return await self._start({key: value for key, value in request.items() if value is not None})

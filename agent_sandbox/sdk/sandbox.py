@@ -19,13 +19,12 @@ from agent_sandbox.sdk.ports import AsyncPorts, PodReference
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.status import status_of
-from agent_sandbox.sdk.waiting import is_ready_now, wait_for_sandbox
+from agent_sandbox.sdk.waiting import is_ready_now, is_suspended_now, wait_for_sandbox
 from agent_sandbox.sdk.wire import Target, Wire
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
-from agent_sandbox_api.names import ANNOTATION_POD_NAME, CONDITION_SUSPENDED
-from agent_sandbox_api.views import is_condition_true
+from agent_sandbox_api.names import ANNOTATION_POD_NAME
 
 _log = logging.getLogger(__name__)
 
@@ -163,10 +162,7 @@ class AsyncSandbox:
         await wait_for_sandbox(
             self._connection.kube,
             sandbox,
-            lambda view: (
-                view.metadata.generation == sandbox.metadata.generation
-                and is_condition_true(view.status.conditions, CONDITION_SUSPENDED)
-            ),
+            is_suspended_now,
             timeout=timeout,
             goal="suspended",
         )

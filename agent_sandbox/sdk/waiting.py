@@ -17,7 +17,7 @@ from agent_sandbox.kube import (
 from agent_sandbox.sdk.claims import POD_FAILURE_REASONS, explain
 from agent_sandbox.sdk.errors import SandboxGoneError, SandboxPodFailedError, SandboxReadyTimeoutError
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
-from agent_sandbox_api.names import CONDITION_READY
+from agent_sandbox_api.names import CONDITION_READY, CONDITION_SUSPENDED
 from agent_sandbox_api.views import find_condition
 
 _WATCH_SECONDS: Final = 240
@@ -41,6 +41,16 @@ def is_ready_now(sandbox: SandboxView) -> bool:
             condition_message=ready.message,
         )
     return ready.status == "True"
+
+
+def is_suspended_now(sandbox: SandboxView) -> bool:
+    """True if the Suspended condition holds for the spec as it is: the Pod is gone."""
+    suspended = find_condition(sandbox.status.conditions, CONDITION_SUSPENDED)
+    return (
+        suspended is not None
+        and suspended.status == "True"
+        and suspended.observed_generation in {None, sandbox.metadata.generation}
+    )
 
 
 async def wait_for_sandbox(

@@ -7,6 +7,7 @@ Generated from ``agent_sandbox/sdk/commands.py`` by ``hack/generate_sync_sdk.py`
 # ruff: noqa: SLF001 - a view and what it shows are one
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.facade import Facade
@@ -76,6 +77,7 @@ class Commands(Facade[AsyncCommands]):
         user: str | None = None,
         stdin: bool = False,
         terminal: Terminal | None = None,
+        overflow: Literal["block", "drop"] = "block",
     ) -> Process:
         """Start a command and return at once. It runs on if this program dies, until its timeout.
 
@@ -87,6 +89,8 @@ class Commands(Facade[AsyncCommands]):
             user: user to run it as; the daemon's by default.
             stdin: whether input will be sent to it; without, it reads an empty file.
             terminal: run it in a PTY of this size, which has input, and both outputs in one.
+            overflow: what happens when nobody reads its output and the daemon's buffer (8 MiB) is full: ``block`` makes
+                it wait, so that nothing is lost; ``drop`` forgets the oldest, so that it runs on.
 
         Raises:
             UnsupportedByRuntimeError: the image speaks only the legacy contract.
@@ -95,7 +99,14 @@ class Commands(Facade[AsyncCommands]):
         return Process._around(
             self._run(
                 lambda job: self._inner.start(
-                    command, timeout=timeout, env=env, cwd=cwd, user=user, stdin=stdin, terminal=terminal
+                    command,
+                    timeout=timeout,
+                    env=env,
+                    cwd=cwd,
+                    user=user,
+                    stdin=stdin,
+                    terminal=terminal,
+                    overflow=overflow,
                 )
             )
         )
