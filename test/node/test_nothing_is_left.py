@@ -59,8 +59,8 @@ async def test_twenty_cycles_of_create_and_delete_leave_no_process_mount_interfa
             await stack.delete_pod(f"pod-{number}")
 
         assert await _until_nothing_new(before, stack.state) == {}
-        assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
-        assert len(os.listdir(f"/proc/{stack.node.network.pid}/fd")) == helper_before  # noqa: PTH208
+        assert len(os.listdir("/proc/self/fd")) <= open_before  # noqa: PTH208
+        assert len(os.listdir(f"/proc/{stack.node.network.pid}/fd")) <= helper_before  # noqa: PTH208
 
     assert await _until_nothing_new(outside, state_dir) == {}
 
