@@ -20,9 +20,10 @@ from agent_sandbox.sdk.errors import (
     UnsupportedByRuntimeError,
 )
 from agent_sandbox.sdk.process import SILENCE_SECONDS, AsyncProcess, read_process
+from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import OUTPUT_LIMIT, ExecutionResult, OutputCallback, ProcessInfo, Terminal
 from agent_sandbox.sdk.shielding import unbroken
-from agent_sandbox.sdk.wire import Wire, error_for_code
+from agent_sandbox.sdk.wire import Wire
 
 _REQUEST_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 3.0

@@ -20,9 +20,10 @@ from agent_sandbox.sdk.errors import (
 from agent_sandbox.sdk.mirror_plan import Direction, Preference
 from agent_sandbox.sdk.mirroring import Mirror
 from agent_sandbox.sdk.process import read_time
+from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source, SyncReport
 from agent_sandbox.sdk.transfers import CHUNK, Download, Upload, open_source
-from agent_sandbox.sdk.wire import Answer, Wire, encode_path, error_for_code, payload
+from agent_sandbox.sdk.wire import Answer, Wire, encode_path, payload
 
 _REQUEST_SECONDS: Final = 60.0
 _IDLE_SECONDS: Final = 60.0

@@ -29,8 +29,9 @@ from agent_sandbox.sdk.errors import (
     SandboxProcessNotFoundError,
     SandboxProtocolError,
 )
+from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import OUTPUT_LIMIT, ExecutionResult, Output, OutputCallback, ProcessInfo
-from agent_sandbox.sdk.wire import Wire, error_for_code
+from agent_sandbox.sdk.wire import Wire
 
 SILENCE_SECONDS: Final = 16.0
 """The daemon says something at least every 5 seconds: after three missed heartbeats the connection is dead."""
