@@ -29,6 +29,8 @@ class Expression:
         except ValueError as error:
             raise ExpressionError(str(error)) from error
         self.uses_old = "oldSelf" in self._program.variables()
+        used = set(self._program.functions())
+        self._functions = {name: function for name, function in _FUNCTIONS.items() if name in used}
 
     def run(self, variables: dict[str, Any]) -> Any:
         """The expression's value.
@@ -37,7 +39,7 @@ class Expression:
             ExpressionError: a field is missing, types do not fit, or a function is unknown.
         """
         context = cel.Context()
-        for name, function in _FUNCTIONS.items():
+        for name, function in self._functions.items():
             context.add_function(name, function)
         for name, value in variables.items():
             context.add_variable(name, value)

@@ -49,11 +49,14 @@ def _walk(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Cause]:
     if value is None or not (schema.rules or schema.has_nested_rules):
         return
     if schema.rules:
-        is_root = not path
-        new_view = _view(value, schema, is_root=is_root)
-        old_view = ABSENT if old is ABSENT else _view(old, schema, is_root=is_root)
-        for rule in schema.rules:
-            yield from _broken(rule, value, old, new_view, old_view, path)
+        changed = old is ABSENT or value != old
+        rules = [rule for rule in schema.rules if changed or compile_expression(rule.rule).uses_old]
+        if rules:
+            is_root = not path
+            new_view = _view(value, schema, is_root=is_root)
+            old_view = ABSENT if old is ABSENT else _view(old, schema, is_root=is_root)
+            for rule in rules:
+                yield from _broken(rule, value, new_view, old_view, path)
     if not schema.has_nested_rules:
         return
     if isinstance(value, dict):
@@ -69,7 +72,7 @@ def _walk(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Cause]:
             yield from _walk(item, before, schema.items, f"{path}[{index}]")
 
 
-def _broken(rule: Rule, value: Any, old: Any, new_view: Any, old_view: Any, path: str) -> Iterator[Cause]:
+def _broken(rule: Rule, value: Any, new_view: Any, old_view: Any, path: str) -> Iterator[Cause]:
     expression = compile_expression(rule.rule)
     variables: dict[str, Any] = {"self": new_view}
     if expression.uses_old:
@@ -79,8 +82,6 @@ def _broken(rule: Rule, value: Any, old: Any, new_view: Any, old_view: Any, path
             return
         else:
             variables["oldSelf"] = old_view
-    elif old is not ABSENT and value == old:
-        return
     try:
         holds = expression.run(variables)
     except ExpressionError as error:
