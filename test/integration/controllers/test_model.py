@@ -197,6 +197,7 @@ class Wire:
 names = st.sampled_from(["a", "b", "c"])
 steps = st.one_of(
     st.tuples(st.just("claim"), names, st.sampled_from(["default", "none", "pool", "absent"])),
+    st.tuples(st.just("burst")),
     st.tuples(st.just("unclaim"), names),
     st.tuples(st.just("expire"), names, st.sampled_from(["Retain", "Delete"])),
     st.tuples(st.just("sandbox"), names, st.booleans()),
@@ -216,7 +217,7 @@ steps = st.one_of(
         st.just("fault"),
         st.sampled_from(["conflict", "lost_answer", "lost_request", "unreachable", "error"]),
         st.sampled_from(["POST", "PATCH", "DELETE"]),
-        st.sampled_from(["/pods", "/sandboxes", "/status", "claims", "pools", ""]),
+        st.sampled_from(["/pods", "/sandboxes", "/status", "claims", "/networkpolicies", ""]),
         st.integers(1, 3),
     ),
     st.tuples(st.just("lag"), st.sampled_from(["/pods", "/sandboxes", "claims", "pools"]), st.sampled_from([0.5, 5.0])),
@@ -275,6 +276,13 @@ class Play:
 
     async def do_claim(self, name: str, warmpool: str) -> None:
         await self.house.make(self.make.claim(name, warmpool=warmpool))
+
+    async def do_burst(self) -> None:
+        """Three claims at the same moment."""
+        async with anyio.create_task_group() as tasks:
+            for name in ("x", "y", "z"):
+                if await self.house.get(SANDBOX_CLAIMS, name) is None:
+                    tasks.start_soon(self.house.make, self.make.claim(name))
 
     async def do_unclaim(self, name: str) -> None:
         await self.house.delete(SANDBOX_CLAIMS, name)
