@@ -219,3 +219,11 @@ async def test_a_dry_run_patch_keeps_nothing(api: Api) -> None:
 
     assert answer.json["spec"]["size"] == 2
     assert (await api.get(f"{api.widgets}/a")).json["spec"]["size"] == 1
+
+
+async def test_a_json_patch_cannot_replace_the_object_by_something_else(api: Api) -> None:
+    """An object stays an object."""
+    await api.create(api.widgets, widget("a"))
+    answer = await api.json_patch(f"{api.widgets}/a", [{"op": "replace", "path": "", "value": 5}])
+
+    assert 400 <= answer.status < 500

@@ -9,7 +9,6 @@ from agent_sandbox.local.apiserver.errors import Cause
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
-_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 # Letters that cannot spell a word and are not mistaken for each other, as in Kubernetes' generated names.
@@ -35,25 +34,13 @@ def subdomain_errors(name: str) -> list[str]:
 
 
 def label_errors(name: str) -> list[str]:
-    """What is wrong with a DNS-1123 label, the rule for namespaces."""
+    """What is wrong with a DNS-1123 label, the rule for namespaces, services and containers."""
     errors = [_too_long(63)] if len(name) > 63 else []
     if not re.fullmatch(_LABEL, name):
         errors.append(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and "
             "end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
             f"'{_LABEL}')"
-        )
-    return errors
-
-
-def label_1035_errors(name: str) -> list[str]:
-    """What is wrong with a DNS-1035 label, the rule for services."""
-    errors = [_too_long(63)] if len(name) > 63 else []
-    if not re.fullmatch(_LABEL_1035, name):
-        errors.append(
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
-            "character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for "
-            f"validation is '{_LABEL_1035}')"
         )
     return errors
 

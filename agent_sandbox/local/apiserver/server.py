@@ -5,6 +5,7 @@ Flow: authenticated request -> discovery, a resource's endpoint, or a provider (
 """
 
 import anyio
+import structlog
 from anyio.abc import TaskStatus
 
 from agent_sandbox.clock import Clock, SystemClock
@@ -14,7 +15,7 @@ from agent_sandbox.local.apiserver.builtin.reviews import Authenticator
 from agent_sandbox.local.apiserver.discovery import Discovery
 from agent_sandbox.local.apiserver.endpoints import ResourceEndpoints
 from agent_sandbox.local.apiserver.endpoints.pod_streams import STREAMING_SUBRESOURCES, PodStream, prepare_stream
-from agent_sandbox.local.apiserver.errors import StatusError, UnknownPathError
+from agent_sandbox.local.apiserver.errors import InternalError, StatusError, UnknownPathError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
 from agent_sandbox.local.apiserver.objects import Objects
 from agent_sandbox.local.apiserver.openapi import OpenApi
@@ -23,6 +24,7 @@ from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
+_log = structlog.get_logger(__name__)
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz", "/healthz/ping", "/livez/ping", "/readyz/ping"})
 
 
@@ -86,6 +88,10 @@ class ApiServer:
             if error.retry_after is not None:
                 response.headers["Retry-After"] = str(error.retry_after)
             return response
+        except Exception as error:
+            # A defect of ours must not take the connection along: clients know what to do with a 500.
+            _log.exception("a request failed", method=request.method, path=request.path)
+            return ApiResponse.json(InternalError(f"{type(error).__name__}: {error}").status(), 500)
 
     def prepare_stream(self, request: ApiRequest) -> PodStream | None:
         """What a request to upgrade its connection is about; None if the path is none that can be upgraded.

@@ -325,4 +325,3 @@ def _role_reference(value: JsonObject) -> str:
 
 
 ROLE_BINDING = (NAME, Column("Role", _role_reference), AGE)
-DEFAULT = (NAME, Column("Created At", lambda value: value["metadata"].get("creationTimestamp"), "date"))

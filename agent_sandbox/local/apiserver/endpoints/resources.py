@@ -171,7 +171,7 @@ class ResourceEndpoints:
         kind = request.content_type
         if kind == _JSON_PATCH:
             operations = read_value(request)
-            return lambda old: apply_json_patch(old, operations)
+            return lambda old: _as_object(apply_json_patch(old, operations))
         if kind == _MERGE_PATCH:
             body = _patch_object(request)
             return lambda old: _as_object(apply_merge_patch(old, body))
