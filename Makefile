@@ -22,7 +22,7 @@ demo: ## Give a program a sandbox on this machine: no cluster, no Docker, no kub
 .PHONY: test
 test: ## Run the tests (under three minutes; sets up what it needs).
 	@hack/setup.sh dev
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
 
 ##@ Develop
 .PHONY: setup
