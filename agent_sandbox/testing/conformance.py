@@ -22,7 +22,7 @@ from agent_sandbox.local.apiserver import ApiRequest, UserInfo
 from agent_sandbox.local.apiserver.http import split_query
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 10.0
 JsonObject = dict[str, Any]
 
 
