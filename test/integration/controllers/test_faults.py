@@ -76,8 +76,9 @@ FAULTS = [Fault.lost_answer(), Fault.lost_request(), Fault.conflict(), Fault.err
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.kind) + str(fault.status or ""))
-@pytest.mark.parametrize("path", ["/sandboxes", "/status", "/pods"])
-@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(
+    ("path", "warm"), [("/sandboxes", True), ("/status", True), ("/sandboxes", False), ("/pods", False)]
+)
 async def test_whatever_happens_to_a_write_a_claim_gets_one_sandbox(
     make: Any, fault: Fault, path: str, warm: bool
 ) -> None:

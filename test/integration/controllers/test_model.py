@@ -28,7 +28,7 @@ from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 
-EXAMPLES = int(os.environ.get("AGENT_SANDBOX_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("AGENT_SANDBOX_MODEL_EXAMPLES", "20"))
 PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.shrink or "NO_SHRINK" not in os.environ]
 TEMPLATE_ID = "agents.x-k8s.io/sandbox-template-id"
 BY_USER = {"made-by": "user"}
