@@ -13,7 +13,8 @@ async def kill_under_load(writer: Path, folder: Path, *, writes: int, base: int)
     """Run a writing program, kill it after some acknowledged writes, and return the last value of each object.
 
     Args:
-        writer: a Python program that takes the folder and the base and prints ``name value`` after each acknowledged write.
+        writer: a Python program that takes the folder and the base, and prints ``name value`` after each write that
+            was acknowledged.
         folder: where its database is.
         writes: kill after so many lines.
         base: the values begin here; higher than any before, so that an old value is not taken for a new one.
