@@ -39,14 +39,12 @@ def gate_of(world: World, sandbox: SandboxView, owner: OwnerKind) -> Gate:
     if record is None:
         return _closed(
             "this sandbox was made by a claim or a pool, but carries no record of its template; delete it, so that it "
-            "is "
-            "made again"
+            "is made again"
         )
     if not record.labels().items() <= sandbox.metadata.labels.items():
         return _closed(
             f'the labels that put this sandbox under the NetworkPolicy of SandboxTemplate "{record.name}" were '
-            "changed; "
-            f"set {record.labels()}"
+            f"changed; set {record.labels()}"
         )
     namespace = sandbox.metadata.namespace
     template_view = world.templates.get(record.namespace, record.name)

@@ -66,16 +66,14 @@ def owner_not_found(observed: Observed) -> str:
     assert controller is not None, "an unverified owner is one that the Sandbox names"
     return (
         f"{controller.kind} {controller.name} (UID: {controller.uid}), which controls this sandbox, does not exist; no "
-        "Pod is "
-        f"created; the garbage collector removes the sandbox"
+        "Pod is created; the garbage collector removes the sandbox"
     )
 
 
 def _plan_many(observed: Observed) -> Plan:
     text = (
         f"multiple Pods ({len(observed.owned_pods)}) are controlled by this Sandbox; refusing to choose or create a "
-        "Pod: "
-        f"delete all but one of {', '.join(sorted(pod.metadata.name for pod in observed.owned_pods))}"
+        f"Pod: delete all but one of {', '.join(sorted(pod.metadata.name for pod in observed.owned_pods))}"
     )
     return stopped(Reason.MULTIPLE_PODS, text) + Plan(
         notices=(Notice("Warning", Reason.MULTIPLE_PODS, "Reconciling", text, about=observed.uid),)
@@ -123,8 +121,7 @@ def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
         return stopped(
             Reason.RECONCILER_ERROR,
             f'cannot adopt unowned pod "{meta.name}": this sandbox was made from a template, and only a Pod made from '
-            "the same "
-            f"template may run in it; delete the Pod",
+            "the same template may run in it; delete the Pod",
         )
     if not may_adopt(meta.labels, observed.name_hash):
         return stopped(Reason.RECONCILER_ERROR, refusal_of_unowned("pod", meta))

@@ -28,8 +28,7 @@ def with_environment(spec: JsonObject, claim: SandboxClaim, template: SandboxTem
     if policy not in (EnvVarsInjectionPolicy.ALLOWED, EnvVarsInjectionPolicy.OVERRIDES):
         return _rejected(
             f'SandboxTemplate "{template.metadata.name}" takes no environment variables from claims; remove spec.env, '
-            "or set "
-            f"envVarsInjectionPolicy of the template to Allowed or Overrides"
+            "or set envVarsInjectionPolicy of the template to Allowed or Overrides"
         )
     # Variables that name their container come first: the nameless may then see them in the first container.
     for variable in sorted(variables, key=lambda each: each.container_name is None):
@@ -48,8 +47,7 @@ def _inject(spec: JsonObject, variable: EnvVar, *, overrides: bool) -> Trouble |
     if not overrides and container.get("envFrom"):
         return _rejected(
             f'environment variable "{variable.name}": container "{container["name"]}" takes variables with envFrom, '
-            "which the "
-            f"claim could override; that needs envVarsInjectionPolicy: Overrides"
+            "which the claim could override; that needs envVarsInjectionPolicy: Overrides"
         )
     present = container.setdefault("env", [])
     entry = {"name": variable.name, "value": variable.value}

@@ -101,8 +101,7 @@ def merged_metadata(template: EmbeddedMetadata | None, claim: SandboxClaim) -> J
                 return Trouble(
                     Reason.METADATA_CONFLICT,
                     f'metadata override conflict: {part[:-1]} "{key}" is "{base[key]}" in the template and "{value}" '
-                    "in the "
-                    f"claim; a claim may add to its template but not change it",
+                    "in the claim; a claim may add to its template but not change it",
                 )
         if base or extra:
             merged[part] = {**base, **extra}

@@ -111,8 +111,7 @@ def _template_trouble(observed: ClaimObserved) -> Trouble | None:
         return Trouble(
             Reason.TEMPLATE_NOT_ALLOWED,
             f'SandboxTemplate "{name}"{where} does not allow claims of namespace "{observed.namespace}"; its owner can '
-            "add the "
-            f"namespace to spec.allowedNamespaces",
+            "add the namespace to spec.allowedNamespaces",
         )
     return _pool_trouble(observed)
 
@@ -131,8 +130,7 @@ def _pool_trouble(observed: ClaimObserved) -> Trouble | None:
         return Trouble(
             Reason.WARM_POOL_MISMATCH,
             f'SandboxWarmPool "{wanted}" keeps sandboxes of template "{observed.pool.spec.sandbox_template_ref.name}", '
-            "not of "
-            f'"{template}"; correct spec.warmpool or spec.sandboxTemplateRef',
+            f'not of "{template}"; correct spec.warmpool or spec.sandboxTemplateRef',
         )
     return None
 
@@ -156,8 +154,7 @@ def _decide_cold(observed: ClaimObserved, template: SandboxTemplate) -> Decision
             Trouble(
                 Reason.SANDBOX_NAME_CONFLICT,
                 f'sandbox "{namesake.metadata.name}" is not controlled by claim "{claim}". Please use a different '
-                "claim name or "
-                f"delete the sandbox manually",
+                "claim name or delete the sandbox manually",
             )
         )
     body = cold_sandbox(observed, template)

@@ -66,8 +66,7 @@ def vanished_status(observed: ClaimObserved, name: str) -> Status:
         "False",
         Reason.SANDBOX_MISSING,
         f'Sandbox does not exist: "{name}", which this claim had, was deleted with its state; delete the claim and '
-        "make a new "
-        f"one",
+        "make a new one",
     )
     return {"conditions": conditions.to_json(), **_binding(name, ())}
 
@@ -86,8 +85,7 @@ def expired_status(observed: ClaimObserved, *, done: bool, foreign: str | None =
         claim = observed.view.metadata.name
         text = (
             f'Claim expired. sandbox not owned by this claim: sandbox "{foreign}" is not owned by claim "{claim}"; '
-            "deletion "
-            f"skipped."
+            "deletion skipped."
         )
     conditions.set(CONDITION_READY, "False", Reason.CLAIM_EXPIRED, text)
     conditions.drop(CONDITION_METADATA_APPLIED)

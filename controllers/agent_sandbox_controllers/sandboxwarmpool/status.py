@@ -67,8 +67,7 @@ def _obstacle(observed: PoolObserved, held: tuple[Member, ...], options: Control
         return Trouble(
             Reason.POOL_UNSCHEDULABLE,
             f"{count}/{observed.desired} sandboxes are unschedulable past the {options.pool_readiness_grace:g}s "
-            "readiness grace "
-            f"period; holding them instead of replacing (replacements would be equally unschedulable)",
+            "readiness grace period; holding them instead of replacing (replacements would be equally unschedulable)",
         )
     blocked = Counter(member.reason for member in observed.active if not member.ready and member.obstacle)
     if not blocked:
