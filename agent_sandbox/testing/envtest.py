@@ -144,7 +144,11 @@ class Kubernetes:
 
 @contextlib.contextmanager
 def kubernetes(
-    folder: Path, *, assets: KubeAssets | None = None, controller_manager: bool = False
+    folder: Path,
+    *,
+    assets: KubeAssets | None = None,
+    controller_manager: bool = False,
+    api_server_arguments: Sequence[str] = (),
 ) -> Iterator[Kubernetes]:
     """Run a Kubernetes in ``folder`` until the block is left; the folder itself is the caller's to remove.
 
@@ -153,6 +157,7 @@ def kubernetes(
         assets: the programs; by default where ``KUBEBUILDER_ASSETS`` says.
         controller_manager: also run garbage collection, namespace deletion and service accounts. With it, Pods need
             the service account of their namespace, as in a cluster.
+        api_server_arguments: further flags of kube-apiserver, for example for an audit log.
 
     Raises:
         EnvtestError: a program is missing or did not start.
@@ -165,7 +170,14 @@ def kubernetes(
         etcd_url = _start_etcd(stack, folder, found)
         signing_key = authority.signing_key("service-accounts")
         url = _start_api_server(
-            stack, folder, found, authority, etcd_url, signing_key, admit_accounts=controller_manager
+            stack,
+            folder,
+            found,
+            authority,
+            etcd_url,
+            signing_key,
+            admit_accounts=controller_manager,
+            further=api_server_arguments,
         )
         server = Kubernetes(url, folder, found, authority)
         if found.kube_controller_manager is not None and controller_manager:
@@ -199,6 +211,7 @@ def _start_api_server(
     signing_key: Path,
     *,
     admit_accounts: bool,
+    further: Sequence[str],
 ) -> str:
     port = _free_port()
     serving = authority.server("kube-apiserver", ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1"])
@@ -220,6 +233,7 @@ def _start_api_server(
         f"--service-account-signing-key-file={signing_key}",
         "--allow-privileged=true",
         "--profiling=false",
+        *further,
     ]
     if not admit_accounts:
         command.append("--disable-admission-plugins=ServiceAccount")  # nobody makes the default accounts
