@@ -1,6 +1,7 @@
 """What people type, against the embedded server on a socket, with the kubectl that the machine has."""
 
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,8 @@ from agent_sandbox.local.apiserver import ApiServer, ExecCall, ExecSession, LogC
 from agent_sandbox.local.apiserver.site import ApiServerSite
 from agent_sandbox_api.crds import load_crds
 
-PROGRAM = shutil.which("kubectl")
+PROGRAM = os.environ.get("KUBECTL") or shutil.which("kubectl")
+"""``KUBECTL`` names another one, for example that of ``make kube-assets``."""
 pytestmark = [
     pytest.mark.kubectl,
     pytest.mark.skipif(PROGRAM is None, reason="kubectl is not installed: install 1.32 or newer to run these tests"),
@@ -284,3 +286,47 @@ async def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
 
     assert refused.code == 1
     assert 'no matches for kind "Unicorn" in version "nobody.example/v1"' in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "found"),
+    [
+        (("namespace", "team"), "{.status.phase}", "Active"),
+        (("configmap", "c", "--from-literal=colour=red"), "{.data.colour}", "red"),
+        (("secret", "generic", "s", "--from-literal=a=b"), "{.type} {.data.a}", "Opaque Yg=="),
+        (("serviceaccount", "robot"), "{.metadata.namespace}", "default"),
+        (("role", "reader", "--verb=get", "--resource=pods"), "{.rules[0].resources}", '["pods"]'),
+        (("rolebinding", "b", "--role=reader", "--user=u"), "{.roleRef.name} {.subjects[0].name}", "reader u"),
+        (
+            ("clusterrole", "r", "--aggregation-rule=a=b"),
+            "{.aggregationRule.clusterRoleSelectors[0].matchLabels.a}",
+            "b",
+        ),
+        (("clusterrolebinding", "b", "--clusterrole=r", "--group=g"), "{.subjects[0].kind}", "Group"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+async def test_typed_create_commands_are_understood(
+    tmp_path: Path, arguments: tuple[str, ...], path: str, found: str
+) -> None:
+    """kubectl writes these objects in protobuf since 1.33, and reads the answer in JSON."""
+    name = next(argument for argument in arguments[1:] if argument != "generic")
+    async with running(tmp_path) as kubectl:
+        said = await kubectl.ok("create", *arguments)
+        value = await kubectl.ok("get", arguments[0], name, "-o", f"jsonpath={path}")
+        again = await kubectl.run("create", *arguments)
+
+    assert said.strip().endswith("created")
+    assert value == found
+    assert "already exists" in again.err
+
+
+async def test_evictions_are_understood(tmp_path: Path) -> None:
+    """kubectl drain evicts every Pod of a node, with its delete options in the same message."""
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "local"}}
+    async with running(tmp_path) as kubectl:
+        await kubectl.ok("apply", "-f", "-", stdin=json.dumps(node) + "\n---" + POD)
+        drained = await kubectl.run("drain", "local", "--force", "--grace-period=0", "--timeout=20s")
+
+    assert drained.code == 0, drained.err
+    assert "pod/one evicted" in drained.out

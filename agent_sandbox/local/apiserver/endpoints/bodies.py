@@ -7,12 +7,14 @@ import yaml
 
 from agent_sandbox.local.apiserver.errors import BadRequestError, RequestTooLargeError, UnsupportedMediaError
 from agent_sandbox.local.apiserver.http import ApiRequest
+from agent_sandbox.local.apiserver.protobuf import PROTOBUF, UnknownMessageError, WireError, decode_body
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """Kubernetes' own limit of a request body."""
 
 _JSON_TYPES = frozenset({"", "application/json", "*/*"})
 _YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/apply-patch+yaml"})
+_NAMED_TYPES = ("application/json", "application/yaml")
 
 
 def read_value(request: ApiRequest) -> Any:
@@ -30,7 +32,9 @@ def read_value(request: ApiRequest) -> Any:
         return _read_yaml(request.body)
     if content_type in _JSON_TYPES or content_type.endswith("+json"):
         return _read_json(request.body)
-    raise UnsupportedMediaError(("application/json", "application/yaml"))
+    if content_type == PROTOBUF:
+        return _read_protobuf(request.body)
+    raise UnsupportedMediaError(_NAMED_TYPES)
 
 
 def read_object(request: ApiRequest) -> dict[str, Any]:
@@ -57,6 +61,16 @@ def _read_json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError(f"couldn't get version/kind; json parse error: {error}") from error
+
+
+def _read_protobuf(body: bytes) -> Any:
+    """What kubectl's typed commands send; for other kinds it is a format that is not served."""
+    try:
+        return decode_body(body)
+    except UnknownMessageError as error:
+        raise UnsupportedMediaError(_NAMED_TYPES) from error
+    except WireError as error:
+        raise BadRequestError(f"the object provided is unrecognized: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):

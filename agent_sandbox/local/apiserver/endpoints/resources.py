@@ -28,12 +28,12 @@ from agent_sandbox.local.apiserver.objects import Objects
 from agent_sandbox.local.apiserver.objects.writes import check_identity
 from agent_sandbox.local.apiserver.patches import apply_json_patch, apply_merge_patch, apply_strategic_patch
 from agent_sandbox.local.apiserver.paths import ResourcePath
+from agent_sandbox.local.apiserver.protobuf import PROTOBUF
 from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
 _POD_SUBRESOURCES = frozenset({"binding", "eviction", "log", "exec", "attach", "portforward"})
-_PROTOBUF = "application/vnd.kubernetes.protobuf"
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -122,7 +122,7 @@ class ResourceEndpoints:
         if request.method != "POST" or path.name:
             raise MethodNotAllowedError
         # kubectl auth asks in protobuf; the answer depends on the asker alone, so the question need not be read.
-        opaque = request.content_type == _PROTOBUF and resource.plural != "tokenreviews"
+        opaque = request.content_type == PROTOBUF and resource.plural != "tokenreviews"
         value: JsonObject = {} if opaque else read_object(request)
         check_identity(resource, value, path.namespace, "")
         value["status"] = review(value, request.user or UserInfo(), self._authenticate)
