@@ -18,6 +18,10 @@ SANDBOX_DELAYS: Final = (4.0, 15.0, 60.0, 300.0)
 """Seconds until the first, second, ... report of a Sandbox's progress. The first is longer than a node that has the
 image takes to start a Pod."""
 
+MEMBER_DELAYS: Final = (20.0, 60.0, 300.0)
+"""The same for a member of a pool, of which nobody waits to hear: the pool reports sooner, and obstacles are told at
+once."""
+
 CLAIM_DELAYS: Final = (5.0, 15.0, 60.0, 300.0)
 """The same for a claim: a little more, so that its first report repeats its Sandbox's first report."""
 
@@ -39,14 +43,22 @@ class WriteHold:
         self._delays = tuple(delays)
         self._held: dict[str, _Held] = {}
 
-    def wait_for(self, uid: str, urgency: Urgency, now: float) -> float:
-        """Seconds to wait before this object's status may be written; 0 if it may be now."""
+    def wait_for(self, uid: str, urgency: Urgency, now: float, delays: Sequence[float] = ()) -> float:
+        """Seconds to wait before this object's status may be written; 0 if it may be now.
+
+        Args:
+            uid: the object.
+            urgency: of the difference.
+            now: the monotonic clock.
+            delays: other delays for this object; those of the kind if empty.
+        """
         held = self._held.setdefault(uid, _Held())
-        if urgency is Urgency.NOW or (urgency is Urgency.NEWS and held.level < len(self._delays)):
+        steps = delays or self._delays
+        if urgency is Urgency.NOW or (urgency is Urgency.NEWS and held.level < len(steps)):
             return 0.0
         if held.since is None:
             held.since = now
-        return max(0.0, held.since + self._delays[min(held.level, len(self._delays) - 1)] - now)
+        return max(0.0, held.since + steps[min(held.level, len(steps) - 1)] - now)
 
     def written(self, uid: str) -> None:
         """A status was written that does not change readiness: the next one waits longer."""

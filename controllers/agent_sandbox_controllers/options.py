@@ -27,7 +27,7 @@ class ControllerOptions:
         pool_eviction: mark the Pods of pool members as safe to evict for the cluster autoscaler; a claim removes the
             mark.
         pool_status_delay: seconds for which a pool's falling readyReplicas are not reported: in a pool that is refilled
-            in that time a claim costs no status write.
+            in that time a claim costs no status write. A pool without any Ready member says so after a third of it.
         claim_patience: seconds that a claim waits for a member that is about to be Ready before it starts cold.
         cluster_domain: DNS domain of the cluster, for ``status.serviceFQDN``.
         router_namespace: namespace of the router's Pods, from which the default policy lets traffic in.
@@ -50,7 +50,7 @@ class ControllerOptions:
     pool_readiness_grace: float = 300.0
     pool_recheck_interval: float = 60.0
     pool_eviction: bool = True
-    pool_status_delay: float = 5.0
+    pool_status_delay: float = 15.0
     claim_patience: float = 2.0
     cluster_domain: str = "cluster.local"
     router_namespace: str = SYSTEM_NAMESPACE

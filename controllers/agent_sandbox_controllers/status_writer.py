@@ -24,13 +24,14 @@ class StatusWriter:
         self._resource = resource
         self._hold = WriteHold(delays)
 
-    async def write(self, view: Any, status: Status, now: float) -> float | None:
+    async def write(self, view: Any, status: Status, now: float, delays: Sequence[float] = ()) -> float | None:
         """Bring an object's status up to date.
 
         Args:
             view: the object whose status this was computed from.
             status: as it should be.
             now: the monotonic clock.
+            delays: how long mere progress of this object is held back; as for its kind if empty.
 
         Returns:
             Seconds after which to try again, because the difference is held back; None if there is nothing left to do.
@@ -44,7 +45,7 @@ class StatusWriter:
         if change is None:
             self._hold.settled(uid)
             return None
-        wait = self._hold.wait_for(uid, urgency_of(old, status), now)
+        wait = self._hold.wait_for(uid, urgency_of(old, status), now, delays)
         if wait > 0:
             return wait
         await perform(self._client, change)

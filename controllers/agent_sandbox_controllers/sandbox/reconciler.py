@@ -15,12 +15,12 @@ from agent_sandbox_api.names import CONDITION_READY
 from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
 from agent_sandbox_controllers.errors import StaleCacheError
-from agent_sandbox_controllers.holding import SANDBOX_DELAYS
+from agent_sandbox_controllers.holding import MEMBER_DELAYS, SANDBOX_DELAYS
 from agent_sandbox_controllers.indexes import BY_OWNER
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
-from agent_sandbox_controllers.sandbox.observed import Gate, Observed, wanted_pod_name
+from agent_sandbox_controllers.sandbox.observed import Gate, Observed, OwnerKind, wanted_pod_name
 from agent_sandbox_controllers.sandbox.outcome import Notice
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
 from agent_sandbox_controllers.sandbox.refusals import Refusals, before
@@ -78,7 +78,8 @@ class SandboxReconciler:
         A pass that changes nothing writes nothing. The Pod is created last, after everything that must stand before it,
         and never while anything is refused. Every delete names a UID.
     Caveats:
-        A new Sandbox has no status for its first four seconds, unless it is Ready or in trouble before.
+        A new Sandbox has no status for its first four seconds (a pool's member: 20), unless it is Ready or in trouble
+        before.
     """
 
     def __init__(self, world: World) -> None:
@@ -241,7 +242,8 @@ class SandboxReconciler:
     async def _write(self, observed: Observed, status: Status) -> float | None:
         now = self._world.clock.monotonic()
         self._transitions.observe(observed, status, now)
-        return await self._statuses.write(observed.view, status, now)
+        delays = MEMBER_DELAYS if observed.owner is OwnerKind.POOL else SANDBOX_DELAYS
+        return await self._statuses.write(observed.view, status, now, delays)
 
     def _tell(self, observed: Observed, notices: Iterable[Notice]) -> None:
         told = self._told.setdefault(observed.uid, set())

@@ -286,7 +286,9 @@ class PoolReconciler:
         if is_urgent(old, status):
             return 0.0
         rises = status.get("readyReplicas", 0) >= old.get("readyReplicas", 0)
-        falling = self._falling.wait_for(uid, Urgency.PROGRESS, now)
+        delay = self._world.options.pool_status_delay
+        # An empty pool is worth knowing: claims start cold.
+        falling = self._falling.wait_for(uid, Urgency.PROGRESS, now, (delay if status["readyReplicas"] else delay / 3,))
         return min(falling, self._rising.wait_for(uid, Urgency.PROGRESS, now)) if rises else falling
 
     def _measure(self, observed: PoolObserved, status: Status) -> None:

@@ -12,7 +12,7 @@ from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_P
 pytestmark = pytest.mark.virtual_time
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 6.0, 14.0])
 async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_refill(
     make: Any, seconds: float
 ) -> None:
@@ -32,6 +32,26 @@ async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_r
         await house.settle(120)
         assert len(house.writes(events=True)) <= 7, house.writes(events=True)
         assert (await house.get(SANDBOX_WARM_POOLS, "pool")).status.ready_replicas == 3
+
+
+async def test_a_pool_reports_a_slow_refill_after_a_while_and_an_empty_pool_sooner(make: Any) -> None:
+    async with make.house(kubelet_seconds=60.0) as house:
+        await house.make(make.template(), make.pool(replicas=2))
+        await house.ready(SANDBOX_WARM_POOLS, "pool", within=120)
+        await house.settle(120)
+
+        async def reports(ready: int) -> Any:
+            return (await house.get(SANDBOX_WARM_POOLS, "pool")).status.ready_replicas == ready
+
+        await house.make(make.claim("first"))
+        await house.ready(SANDBOX_CLAIMS, "first", within=1)
+        await house.settle(10)
+        assert await reports(2)
+        await house.until(lambda: reports(1), within=6)
+
+        await house.make(make.claim("second"))
+        await house.ready(SANDBOX_CLAIMS, "second", within=1)
+        await house.until(lambda: reports(0), within=6)
 
 
 async def test_the_two_writes_of_a_warm_claim_come_before_all_others(make: Any) -> None:
