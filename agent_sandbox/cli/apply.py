@@ -26,7 +26,7 @@ FIELD_MANAGER = "agent-sandbox-apply"
 @click.option("--wait", is_flag=True, help="Wait until the applied sandboxes, claims and pools are Ready.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds that --wait waits.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
-@connection_options
+@connection_options()
 def apply(
     sources: tuple[str, ...],
     namespace: str,

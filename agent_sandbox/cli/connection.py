@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -12,15 +12,25 @@ from agent_sandbox.local.state import find_running_stack
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def connection_options(function: F) -> F:
-    """Add `--kubeconfig` and `--context` to a command."""
-    function = click.option("--context", help="Context of the kubeconfig. Default: its current one.")(function)
-    return click.option(
-        "--kubeconfig",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="KUBECONFIG",
-        help="Kubeconfig of the cluster. Default: $KUBECONFIG, else a running local stack, else ~/.kube/config.",
-    )(function)
+def connection_options(
+    default: str = "$KUBECONFIG, else a running local stack, else ~/.kube/config",
+) -> Callable[[F], F]:
+    """Add `--kubeconfig` and `--context` to a command; `default` says in words what is taken without them."""
+
+    def add(function: F) -> F:
+        function = click.option("--context", help="Context of the kubeconfig. Default: its current one.")(function)
+        return click.option(
+            "--kubeconfig",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="KUBECONFIG",
+            help=f"Kubeconfig of the cluster. Default: {default}.",
+        )(function)
+
+    return add
+
+
+CLUSTER_DEFAULT: Final = "$KUBECONFIG, else the Pod's own account, else ~/.kube/config"
+"""What a part of a cluster connects to: never to a local stack, which runs its own."""
 
 
 async def connect_for(

@@ -1,14 +1,12 @@
-"""Runs a long-lived process: the fast event loop where it is installed, and a clean end on SIGINT and SIGTERM."""
+"""Runs a long-lived verb: the fast event loop where it is installed, and a clean end on SIGINT and SIGTERM."""
 
 import importlib.util
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import structlog
 
-log = structlog.get_logger(__name__)
+from agent_sandbox.runtime.signals import cancel_when_signalled
 
 
 def run_until_signalled(main: Callable[[], Awaitable[None]]) -> None:
@@ -19,7 +17,7 @@ def run_until_signalled(main: Callable[[], Awaitable[None]]) -> None:
     """
     options: dict[str, Any] = {"use_uvloop": True} if importlib.util.find_spec("uvloop") else {}
     try:
-        anyio.run(_main_with_signals, main, backend_options=options)
+        anyio.run(cancel_when_signalled, main, backend_options=options)
     except BaseExceptionGroup as group:
         raise _only_leaf(group) from None
 
@@ -28,18 +26,3 @@ def _only_leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def _main_with_signals(main: Callable[[], Awaitable[None]]) -> None:
-    async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_on_signal, group.cancel_scope, name="signals")
-        await main()
-        group.cancel_scope.cancel()
-
-
-async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for received in signals:
-            log.info("stopping", signal=received.name)
-            scope.cancel()
-            return

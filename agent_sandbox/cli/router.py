@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import click
 
-from agent_sandbox.cli.connection import connection_options
+from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options
 from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.clock import SystemClock
@@ -18,7 +18,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@connection_options
+@connection_options(CLUSTER_DEFAULT)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option(

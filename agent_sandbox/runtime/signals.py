@@ -1,6 +1,7 @@
-"""Runs a manager until the process is asked to end, as a Pod's main program does."""
+"""Runs a program until the process is asked to end, as a Pod's main program does."""
 
 import signal
+from collections.abc import Awaitable, Callable
 
 import anyio
 import structlog
@@ -16,11 +17,20 @@ async def run_until_signalled(manager: Manager) -> None:
     Raises:
         RuntimeFault, OSError: what made the manager end by itself; see ``Manager``.
     """
+    await cancel_when_signalled(manager.run)
+
+
+async def cancel_when_signalled(main: Callable[[], Awaitable[None]]) -> None:
+    """Run ``main`` until it returns or, with the first SIGTERM or SIGINT, until its cancellation is done.
+
+    Raises:
+        Exception: what ``main`` raised, in no group of ours.
+    """
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_on_signal, tasks.cancel_scope, name="signals")
         try:
-            await manager.run()
+            await main()
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()
