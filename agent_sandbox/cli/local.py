@@ -156,7 +156,9 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
 
 @local.command()
 @_stack_options
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For whom."
+)
 def status(name: str, state_dir: Path | None, output: str) -> None:
     """Say whether the stack runs, where, and what is in it. Exit status 3 if it does not run."""
     from agent_sandbox.cli.stack_status import describe, read_status

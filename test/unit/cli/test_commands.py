@@ -1,0 +1,131 @@
+"""The command: help that helps, mistakes that are named, flags that arrive."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agent_sandbox.cli import main
+from agent_sandbox.cli.manager_flags import controller_options, manager_flags, manager_options
+from agent_sandbox.cli.manifests import read_manifests
+
+VERBS = ["apply", "local", "manager", "router", "local up", "local down", "local status", "local kubeconfig"]
+
+
+def invoke(*arguments: str) -> Any:
+    """Run the command in this process."""
+    return CliRunner().invoke(main, arguments, prog_name="agent-sandbox")
+
+
+def flags_of(*arguments: str) -> dict[str, Any]:
+    """The flags of `manager` as click reads them."""
+    read: dict[str, Any] = {}
+
+    @click.command()
+    @manager_flags
+    def probe(**flags: Any) -> None:
+        read.update(flags)
+
+    result = CliRunner().invoke(probe, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return read
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_each_of_its_options(verb: str) -> None:
+    """`--help` answers with a sentence, and no option stands without one."""
+    command: Any = main
+    context = click.Context(main)
+    for word in verb.split():
+        command = command.get_command(context, word)
+
+    assert invoke(*verb.split(), "--help").exit_code == 0
+    assert command.help
+    assert [option.name for option in command.params if not option.help] == []
+
+
+def test_the_overview_lists_the_verbs_without_loading_them() -> None:
+    """The first page names every verb and says what it is for."""
+    overview = invoke("--help").output
+
+    assert all(verb in overview for verb in ("apply", "local", "manager", "router", "sandboxd"))
+
+
+def test_flags_of_the_manager_reach_the_controllers_and_the_process() -> None:
+    """What an operator types is what the parts are told."""
+    flags = flags_of(
+        "--watch-namespaces", "a, b", "--leader-elect", "--lease-duration", "30", "--extra-egress-except",
+        "10.9.0.0/16", "--sandbox-claim-concurrent-workers", "7", "--metrics-bind-address", ":9999", "--disable-claim-events",
+    )  # fmt: skip
+
+    controllers, process = controller_options(flags), manager_options(flags)
+
+    assert controllers.watch_namespaces == process.namespaces == ("a", "b")
+    assert controllers.extra_egress_excepts == ("10.9.0.0/16",)
+    assert controllers.claim_workers == 7
+    assert not controllers.claim_events
+    assert process.metrics_address == ":9999"
+    assert process.leader_election is not None
+    assert process.leader_election.lease_duration == 30
+
+
+def test_nothing_listens_beyond_loopback_unless_told() -> None:
+    """The defaults of all addresses are on 127.0.0.1, and no election runs outside a cluster."""
+    process = manager_options(flags_of())
+
+    assert process.metrics_address.startswith("127.0.0.1:")
+    assert process.health_address.startswith("127.0.0.1:")
+    assert process.leader_election is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("manager", "--sandbox-concurrent-workers", "0"), "at least 1"),
+        (("manager", "--leader-elect", "--lease-duration", "5"), "lease_duration"),
+        (("manager", "--metrics-certificate", __file__), "go together"),
+        (("router", "--host", "0.0.0.0", "--unsafe-allow-all"), "loopback"),
+        (("router",), "--token-file"),
+        (("apply", "-f", "/no/such/file"), "no such file"),
+        (("local", "kubeconfig", "--state-dir", "/no/such/stack"), "agent-sandbox local up"),
+    ],
+)
+def test_a_mistake_is_named_together_with_the_way_out(arguments: tuple[str, ...], words: str) -> None:
+    """Exit status 1 or 2, one message, no traceback."""
+    result = invoke(*arguments)
+
+    assert result.exit_code in {1, 2}
+    assert isinstance(result.exception, SystemExit)
+    assert words in result.output
+
+
+def test_a_folder_is_read_in_order_without_its_kustomization(tmp_path: Path) -> None:
+    """Manifests come file by file, documents and lists flattened."""
+    (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: two}\n")
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: one}}\n---\n"
+    )
+    (tmp_path / "kustomization.yaml").write_text("resources: [a.yaml]\n")
+
+    assert [manifest["metadata"]["name"] for manifest in read_manifests([str(tmp_path)])] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("just: data", "no Kubernetes object"),
+        ("apiVersion: v1\nkind: Pod", "no metadata.name"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_before_anything_is_sent(tmp_path: Path, text: str, words: str) -> None:
+    """The message names the file and what is wrong with it."""
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+
+    with pytest.raises(click.ClickException, match=words) as refused:
+        read_manifests([str(file)])
+
+    assert "broken.yaml" in refused.value.message
