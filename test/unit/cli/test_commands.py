@@ -57,7 +57,8 @@ def test_flags_of_the_manager_reach_the_controllers_and_the_process() -> None:
     """What an operator types is what the parts are told."""
     flags = flags_of(
         "--watch-namespaces", "a, b", "--leader-elect", "--lease-duration", "30", "--extra-egress-except",
-        "10.9.0.0/16", "--sandbox-claim-concurrent-workers", "7", "--metrics-bind-address", ":9999", "--disable-claim-events",
+        "10.9.0.0/16", "--sandbox-claim-concurrent-workers", "7", "--metrics-bind-address", ":9999",
+        "--disable-claim-events",
     )  # fmt: skip
 
     controllers, process = controller_options(flags), manager_options(flags)
