@@ -15,9 +15,7 @@ import anyio
 
 from agent_sandbox.kube import (
     AlreadyExistsError,
-    ApiError,
     ConflictError,
-    GoneError,
     KubeClient,
     KubeError,
     NotFoundError,
@@ -25,23 +23,18 @@ from agent_sandbox.kube import (
     ServerError,
     TooManyRequestsError,
     TransportError,
-    UnreachableError,
 )
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.errors import (
     SandboxClaimFailedError,
     SandboxCleanupError,
-    SandboxConnectionError,
     SandboxError,
-    SandboxGoneError,
-    SandboxNotFoundError,
     SandboxOutcomeUnknownError,
-    SandboxPermissionError,
     SandboxPodFailedError,
-    SandboxReadyTimeoutError,
-    SandboxRequestError,
     SandboxTemplateNotFoundError,
     SandboxWarmPoolNotFoundError,
 )
+from agent_sandbox.sdk.following import follow_until
 from agent_sandbox.sdk.shielding import unbroken
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
@@ -286,95 +279,14 @@ async def wait_until_bound(kube: KubeClient, claim: SandboxClaimView, *, timeout
         SandboxGoneError: somebody deleted the claim.
         SandboxNotFoundError, SandboxClaimFailedError: a condition that waiting does not cure.
     """
-    follower = ClaimFollower(kube, claim)
-    with anyio.move_on_after(timeout):
-        return await follower.until_bound()
-    ready = find_condition(follower.claim.status.conditions, CONDITION_READY)
-    last = f"its last condition is {ready.reason}: {ready.message}" if ready else "no controller has looked at it"
-    where = f"SandboxClaim {claim.metadata.namespace}/{claim.metadata.name}"
-    raise SandboxReadyTimeoutError(
-        f"{where} did not become ready within {timeout:g} s; {last}",
-        reason=ready.reason if ready else "",
-        condition_message=ready.message if ready else "",
-    )
+    return await follow_until(kube, SANDBOX_CLAIMS, claim, _binding_of, timeout=timeout, goal="ready")
 
 
-class ClaimFollower:
-    """One watch on one claim, restarted when it ends, that keeps the newest state seen."""
-
-    def __init__(self, kube: KubeClient, claim: SandboxClaimView) -> None:
-        self.claim = claim
-        self._kube = kube
-        self._resource_version = claim.metadata.resource_version
-        self._pause = _FIRST_PAUSE
-
-    async def until_bound(self) -> Binding:
-        """Return the binding as soon as there is one; waits for ever."""
-        binding = self._decide()
-        while binding is None:
-            try:
-                binding = await self._watch()
-            except (GoneError, TransportError, ServerError, TooManyRequestsError) as error:
-                # 410: the resourceVersion is too old. The rest: the API server is away. Look at the claim anew.
-                if not isinstance(error, GoneError):
-                    await anyio.sleep(self._pause)
-                    self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-                await self._read()
-                binding = self._decide()
-            except KubeError as error:
-                raise explain(error, f"watching {self._describe()}") from error
-        return binding
-
-    def _decide(self) -> Binding | None:
-        verdict = judge(self.claim)
-        if isinstance(verdict, SandboxError):
-            raise verdict
-        return verdict
-
-    async def _watch(self) -> Binding | None:
-        """Follow the claim until it is decided, or (None) until the server ends the watch."""
-        meta = self.claim.metadata
-        async with self._kube.watch(
-            SANDBOX_CLAIMS,
-            meta.namespace,
-            resource_version=self._resource_version,
-            field_selector=f"metadata.name={meta.name}",
-            timeout_seconds=_WATCH_SECONDS,
-            read_timeout=_WATCH_SECONDS + 30.0,
-        ) as events:
-            async for event in events:
-                self._resource_version = event.resource_version or self._resource_version
-                self._pause = _FIRST_PAUSE
-                if event.view is None:
-                    continue
-                self._accept(event.view, deleted=event.type == "DELETED")
-                if (binding := self._decide()) is not None:
-                    return binding
-        return None
-
-    async def _read(self) -> None:
-        meta = self.claim.metadata
-        try:
-            claim = await self._kube.get(SANDBOX_CLAIMS, meta.name, meta.namespace)
-        except NotFoundError as error:
-            raise self._gone() from error
-        except (TransportError, ServerError, TooManyRequestsError):
-            return  # the next watch fails likewise and comes back here
-        except KubeError as error:
-            raise explain(error, f"reading {self._describe()}") from error
-        self._resource_version = claim.metadata.resource_version
-        self._accept(claim, deleted=False)
-
-    def _accept(self, claim: SandboxClaimView, *, deleted: bool) -> None:
-        if deleted or claim.metadata.uid != self.claim.metadata.uid:
-            raise self._gone()
-        self.claim = claim
-
-    def _describe(self) -> str:
-        return f"SandboxClaim {self.claim.metadata.namespace}/{self.claim.metadata.name}"
-
-    def _gone(self) -> SandboxGoneError:
-        return SandboxGoneError(f"{self._describe()} was deleted while its sandbox was awaited")
+def _binding_of(claim: SandboxClaimView) -> Binding | None:
+    verdict = judge(claim)
+    if isinstance(verdict, SandboxError):
+        raise verdict
+    return verdict
 
 
 async def delete_claim(kube: KubeClient, claim: SandboxClaimView) -> None:
@@ -417,21 +329,3 @@ async def delete_after(kube: KubeClient, claim: SandboxClaimView, original: Base
         await delete_claim(kube, claim)
     except SandboxCleanupError as error:
         original.add_note(f"Besides, {error}")
-
-
-def explain(error: KubeError, doing: str) -> SandboxError:
-    """The SDK's error for an error of the API server's client."""
-    text = f"{doing}: {error}"
-    match error:
-        case UnreachableError():
-            return SandboxConnectionError(text)
-        case OutcomeUnknownError():
-            return SandboxOutcomeUnknownError(text)
-        case NotFoundError():
-            return SandboxNotFoundError(text)
-        case ApiError() if error.status in {401, 403}:
-            return SandboxPermissionError(text, status=error.status, detail=error.message, code=error.reason)
-        case ApiError():
-            return SandboxRequestError(text, status=error.status, detail=error.message, code=error.reason)
-        case _:
-            return SandboxError(text)

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from agent_sandbox.kube import GoneError, KubeClient, KubeError, TransportError
-from agent_sandbox.sdk.claims import explain
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.errors import GatewayTimeoutError
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import MetaView

@@ -12,7 +12,7 @@ from anyio.abc import ByteStream, SocketStream, UNIXSocketStream
 
 from agent_sandbox.kube import KubeError
 from agent_sandbox.kube.streams import PortForwarder, StreamError
-from agent_sandbox.sdk.claims import explain
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import unsupported
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import (

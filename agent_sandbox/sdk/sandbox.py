@@ -10,7 +10,8 @@ import anyio
 
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.sdk import legacy
-from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, explain, wait_until_bound
+from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, wait_until_bound
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError

@@ -7,7 +7,8 @@ from typing import Final, Self, TypeVar
 
 from agent_sandbox.kube import GoneError, KubeError, NotFoundError, format_labels
 from agent_sandbox.sdk.batches import run_batch
-from agent_sandbox.sdk.claims import Binding, ClaimRequest, delete_claim, explain, wait_until_bound
+from agent_sandbox.sdk.claims import Binding, ClaimRequest, delete_claim, wait_until_bound
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.connection import Connection, open_connection
 from agent_sandbox.sdk.errors import SandboxCleanupError, SandboxNotFoundError, SandboxNotReadyError
 from agent_sandbox.sdk.making import make_sandbox

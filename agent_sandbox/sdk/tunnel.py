@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from agent_sandbox.kube import KubeClient, KubeError, NotFoundError, format_labels
 from agent_sandbox.kube.streams import PortForwarder, StreamError
-from agent_sandbox.sdk.claims import explain
+from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.errors import SandboxPortForwardError
 from agent_sandbox.sdk.options import ConnectionOptions
 from agent_sandbox_api.core import PODS, SERVICES

@@ -141,7 +141,7 @@ async def test_suspend_and_resume_wait_for_what_they_ask(cluster: PretendCluster
     seen: dict[str, int] = {}
     async with sandboxes_of(cluster) as sandboxes, anyio.create_task_group() as tasks:
         sandbox = await sandboxes.create("python")
-        with pytest.raises(SandboxReadyTimeoutError, match="not suspended within"):
+        with pytest.raises(SandboxReadyTimeoutError, match="not become suspended within"):
             await sandbox.suspend(timeout=0.05)
         tasks.start_soon(play_controller, sandbox.sandbox_name)
         await anyio.lowlevel.checkpoint()
