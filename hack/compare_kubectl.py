@@ -131,7 +131,7 @@ STEPS: Final = (
     Step(APPLY, [POD]),
     Step(f"{APPLY} --dry-run=server", [_sandbox(replicas=0)]),
     Step(APPLY, [_sandbox(replicas=2)]),
-    Step(APPLY, [_sandbox(nothing=True)]),
+    Step(APPLY, [_sandbox(nothing=True)], listed="Refused fields of a patch under strict validation"),
     Step(APPLY, [_sandbox(podTemplate=7)]),
     Step(APPLY, [_ours("SandboxClaim", "wrong", {})]),
     Step(APPLY, [_ours("Sandbox", "Not_A_Name", {"podTemplate": {"spec": POD_SPEC}})]),

@@ -133,13 +133,21 @@ async def test_an_update_takes_fields_without_asking(api: Api) -> None:
     assert [entry["manager"] for entry in answer.json["metadata"]["managedFields"]] == ["editor"]
 
 
-async def test_applying_over_an_update_conflicts_with_its_version_and_time(api: Api) -> None:
-    """The message says how and when the other wrote."""
+async def test_applying_over_an_update_conflicts_with_its_version(api: Api) -> None:
+    """The message says in which version the other wrote."""
     await api.create(api.config_maps, {**config_map("a"), "data": {"x": "1"}}, fieldManager="editor")
     answer = await api.apply(f"{api.config_maps}/a", _full("a", x="2"), "one")
 
     assert answer.status == 409
-    assert 'conflict with "editor" using v1' in answer.json["message"]
+    assert answer.json["message"].endswith('conflict with "editor" using v1: .data.x')
+
+
+async def test_appliers_come_first_among_the_managers(api: Api) -> None:
+    """Whoever wrote first."""
+    await api.create(api.config_maps, {**config_map("a"), "data": {"x": "1"}}, fieldManager="editor")
+    answer = await api.apply(f"{api.config_maps}/a", _full("a", y="2"), "zoe")
+
+    assert [entry["manager"] for entry in answer.json["metadata"]["managedFields"]] == ["zoe", "editor"]
 
 
 async def test_a_create_records_its_manager(api: Api) -> None:

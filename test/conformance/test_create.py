@@ -235,3 +235,53 @@ async def test_nulls_are_as_good_as_nothing(api: Api) -> None:
     created = await api.create(api.config_maps, config_map("a", labels=None, annotations={"x": "y"}))
 
     assert "labels" not in created["metadata"]
+
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+
+def _text(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that is shorter than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def _envelope(version: bytes, kind: bytes, *fields: bytes) -> bytes:
+    return b"k8s\x00" + _text(1, _text(1, version) + _text(2, kind)) + _text(2, b"".join(fields))
+
+
+async def test_a_body_may_be_protobuf_and_the_answer_json(api: Api) -> None:
+    """As kubectl create sends it."""
+    body = _envelope(b"v1", b"ConfigMap", _text(1, _text(1, b"a")), _text(2, _text(1, b"k") + _text(2, b"v")))
+    answer = await api.request("POST", api.config_maps, body, content_type=PROTOBUF)
+
+    assert answer.status == 201
+    assert answer.json["data"] == {"k": "v"}
+    assert answer.json["metadata"]["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    "body", [b"k8s\x00\xff", b'{"metadata":{"name":"a"}}', _envelope(b"v1", b"ConfigMap", b"\x0a\x7f")]
+)
+async def test_a_protobuf_body_that_does_not_parse_is_a_bad_request(api: Api, body: bytes) -> None:
+    """400, whatever is wrong with it."""
+    answer = await api.request("POST", api.config_maps, body, content_type=PROTOBUF)
+
+    assert (answer.status, answer.json["reason"]) == (400, "BadRequest")
+
+
+async def test_custom_kinds_are_not_served_in_protobuf(api: Api) -> None:
+    """415 names what is."""
+    body = _envelope(b"conformance.agents.dev/v1", b"Widget", _text(1, _text(1, b"a")))
+    answer = await api.request("POST", api.widgets, body, content_type=PROTOBUF)
+
+    assert (answer.status, answer.json["reason"]) == (415, "UnsupportedMediaType")
+    assert "accepted media types include: application/json, application/yaml" in answer.json["message"]
+
+
+async def test_delete_options_may_be_protobuf(api: Api) -> None:
+    """A precondition in them holds."""
+    await api.create(api.config_maps, config_map("a"))
+    options = _envelope(b"v1", b"DeleteOptions", _text(2, _text(1, b"another-uid")))
+    answer = await api.request("DELETE", f"{api.config_maps}/a", options, content_type=PROTOBUF)
+
+    assert (answer.status, answer.json["reason"]) == (409, "Conflict")

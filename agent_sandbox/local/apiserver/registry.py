@@ -74,6 +74,6 @@ class Registry:
                 known = (stored.revision, kinds_of(stored.copy()))
             compiled[stored.key.name] = known
         self._compiled = compiled
-        self._custom = {
-            (kind.group, kind.version, kind.plural): kind for _, kinds in compiled.values() for kind in kinds
-        }
+        # Discovery lists groups in this order, and kubectl prints categories in it: by name, as Kubernetes does.
+        served = sorted((kind for _, kinds in compiled.values() for kind in kinds), key=lambda kind: kind.group)
+        self._custom = {(kind.group, kind.version, kind.plural): kind for kind in served}

@@ -29,6 +29,9 @@ _NAME = Column(
     description="Name must be unique within a namespace.",
 )
 
+_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+"""In the order in which Kubernetes lists them for custom kinds."""
+
 
 def kinds_of(definition: JsonObject) -> list[ResourceType]:
     """One kind per served version; none until the definition is established."""
@@ -54,6 +57,7 @@ def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
         singular=names.get("singular", ""),
         list_kind=names.get("listKind", ""),
         short_names=tuple(names.get("shortNames") or ()),
+        verbs=_VERBS,
         categories=tuple(names.get("categories") or ()),
         subresources=frozenset(name for name in ("status", "scale") if subresources.get(name) is not None),
         strategy=Strategy(unconditional_update=False, generation=True),

@@ -125,5 +125,4 @@ def _show_manager(entry: JsonObject) -> str:
         name += f' with subresource "{entry["subresource"]}"'
     if entry["operation"] != UPDATE:
         return name
-    when = f" at {entry['time']}" if entry.get("time") else ""
-    return f"{name} using {entry['apiVersion']}{when}"
+    return f"{name} using {entry['apiVersion']}"

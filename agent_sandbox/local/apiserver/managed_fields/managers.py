@@ -121,9 +121,14 @@ def new_entry(writer: Writer, fields: Trie, now: str) -> JsonObject:
 
 
 def store_entries(value: JsonObject, entries: list[JsonObject]) -> None:
-    """Write entries that own something into an object, in place."""
-    kept = [entry for entry in entries if entry["fieldsV1"]]
+    """Write entries that own something into an object, in place and in Kubernetes' order."""
+    kept = sorted((entry for entry in entries if entry["fieldsV1"]), key=_order)
     if kept:
         value["metadata"]["managedFields"] = kept
     else:
         value["metadata"].pop("managedFields", None)
+
+
+def _order(entry: JsonObject) -> tuple[str, ...]:
+    """Appliers first, then by age."""
+    return tuple(entry.get(name) or "" for name in ("operation", "time", "manager", "apiVersion", "subresource"))

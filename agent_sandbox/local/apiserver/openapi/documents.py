@@ -21,6 +21,9 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _ALWAYS = tuple(f"{_META}.{name}" for name in ("Status", "DeleteOptions", "ListMeta", "ObjectMeta"))
 _SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _REFERENCE = "#/components/schemas/"
+_POD = "io.k8s.api.core.v1.Pod"
+"""Every kind describes its apiVersion and kind alike; this one is always there."""
+_CONVENTIONS = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
 
 
 _PROTOBUF = "application/com.github.proto-openapi.spec.v2"
@@ -181,13 +184,9 @@ def _kind_extension(kind: ResourceType, name: str) -> JsonObject:
 def _custom_schema(kind: ResourceType) -> JsonObject:
     source: JsonObject = kind.schema.source if kind.schema is not None else {"type": "object"}
     properties = dict(source.get("properties") or {})
-    properties["apiVersion"] = {
-        "type": "string",
-        "description": "APIVersion defines the versioned schema of this representation of an object.",
-    }
-    properties["kind"] = {"type": "string", "description": "Kind is the REST resource this object represents."}
+    properties |= {name: builtin_definitions()[_POD]["properties"][name] for name in ("apiVersion", "kind")}
     properties["metadata"] = {
-        "description": "Standard object's metadata.",
+        "description": f"Standard object's metadata. More info: {_CONVENTIONS}#metadata",
         "allOf": [{"$ref": f"{_REFERENCE}{_META}.ObjectMeta"}],
     }
     return {**source, "properties": properties, **_kind_extension(kind, kind.kind)}
