@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, Self
 
 import msgspec
 
@@ -95,6 +95,12 @@ class KubeClient:
     async def aclose(self) -> None:
         """Close the transport."""
         await self.transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     # Reading
 
