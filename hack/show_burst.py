@@ -123,9 +123,13 @@ class Managers:
             await self.kill(identity)
 
     def errors(self) -> list[str]:
-        """Lines of all logs that are errors, or that say that something was forbidden."""
-        lines = [line for log in sorted(self.folder.glob("manager-*.log")) for line in log.read_text().splitlines()]
-        return [line for line in lines if re.search(r'"level": ?"(error|critical)"|: 403 |Traceback', line)]
+        """What the logs hold of errors, or of something that was forbidden; for each log its last such lines."""
+        found: list[str] = []
+        for log in sorted(self.folder.glob("manager-*.log")):
+            lines = log.read_text().splitlines()
+            bad = [line for line in lines if re.search(r'"level": ?"(error|critical)"|: 403 |Error: ', line)]
+            found += [f"{log.name}: {line.strip()}" for line in bad[-3:]]
+        return found
 
 
 async def leader(client: KubeClient) -> str:
@@ -140,10 +144,11 @@ async def kill_leaders(client: KubeClient, managers: Managers, audit: Audit, wat
     """Kill the leader again and again, each time after it has written some more."""
     chance = random.Random(5)  # noqa: S311 - for repeatable shows
     for number in range(1, times + 1):
+        while (victim := await leader(client)) not in managers.running:  # noqa: ASYNC110 - a server to ask
+            await anyio.sleep(0.02)
         before = len(audit.entries())
         enough = chance.randint(5, 70)
         await until(lambda: len(audit.entries()) - before >= enough, every=0.005)  # noqa: B023 - awaited right here
-        victim = await leader(client)
         await managers.kill(victim)
         say(
             f"  kill {number}: {victim} after {len(audit.entries()) - before} writes, "
@@ -303,11 +308,11 @@ async def show(arguments: argparse.Namespace, admin: Path, kubeconfig: Path, aud
 def tell_writes(audit: Audit, entries: list[dict[str, Any]], claims: int) -> None:
     """Print what the server recorded."""
     done, refused = audit.count(entries)
-    say(f"  {done.total()} writes, {done.total() / claims:.2f} per claim; {refused.total()} more were refused")
+    say(f"  {done.total()} writes, {done.total() / claims:.2f} per claim; {refused.total()} refused or cut off")
     for name, count in sorted(done.items(), key=lambda each: -each[1]):
         say(f"    {name:<40}{count:6}  {count / claims:6.2f} per claim")
     for name, count in refused.items():
-        say(f"    refused: {name} {count}")
+        say(f"    {name}: {count}")
 
 
 def main() -> None:

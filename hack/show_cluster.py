@@ -91,7 +91,8 @@ class Audit:
             if code < 300:
                 done[name] += 1
             else:
-                refused[f"{name} {code}"] += 1
+                why = "cut off when the writer died" if code == 504 else f"refused with {code}"
+                refused[f"{name}, {why}"] += 1
         return done, refused
 
 

@@ -26,8 +26,17 @@ def status_json(view: msgspec.Struct) -> Status:
 
 
 def difference(old: Status, new: Status) -> Status:
-    """What to merge into ``old`` to get ``new``: changed fields, and None for those that go."""
-    patch = {key: value for key, value in new.items() if _is_set(value) and old.get(key) != value}
+    """What to merge into ``old`` to get ``new``: changed fields, and None for those that go, also inside objects."""
+    patch: Status = {}
+    for key, value in new.items():
+        before = old.get(key)
+        if not _is_set(value) or before == value:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inner := difference(before, value):
+                patch[key] = inner
+        else:
+            patch[key] = value
     gone = {key: None for key in old if not _is_set(new.get(key))}
     return patch | gone
 

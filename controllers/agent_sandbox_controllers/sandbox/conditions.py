@@ -21,6 +21,11 @@ from agent_sandbox_controllers.vocabulary import CONDITION_POD_UP_TO_DATE, Reaso
 
 _MESSAGE_LIMIT = 4096
 """Longest message we write; the schema allows 32768, but nobody reads that."""
+_EXPIRED = (
+    "Sandbox has expired: spec.shutdownTime has passed, so its Pod and Service are deleted; volumes stay as long as "
+    "this object. Set a later spec.shutdownTime to start it again, or delete it"
+)
+_SUSPENDED = "Sandbox is suspended: spec.replicas is 0; set it to 1 to resume"
 
 
 def sandbox_conditions(observed: Observed, troubles: Sequence[Trouble]) -> list[dict[str, Any]]:
@@ -45,7 +50,7 @@ def expired_conditions(observed: Observed) -> list[dict[str, Any]]:
     conditions = _start(observed)
     conditions.drop(CONDITION_POD_SCHEDULED)
     conditions.drop(CONDITION_POD_UP_TO_DATE)
-    conditions.set(CONDITION_READY, "False", Reason.SANDBOX_EXPIRED, "Sandbox has expired")
+    conditions.set(CONDITION_READY, "False", Reason.SANDBOX_EXPIRED, _EXPIRED)
     return conditions.to_json()
 
 
@@ -117,7 +122,7 @@ def _ready(observed: Observed, troubles: Sequence[Trouble]) -> tuple[str, str, s
         return "False", Reason.RECONCILER_ERROR, "Error seen: " + "\n".join(each.message for each in failures)
     if observed.suspended:
         present = observed.owned_pods or _stranger(observed) is not None
-        text = "Sandbox is suspending" if present else "Sandbox is suspended"
+        text = "Sandbox is suspending" if present else _SUSPENDED
         return "False", Reason.SANDBOX_SUSPENDED, text
     if troubles:
         return "False", troubles[0].reason, "; ".join(trouble.message for trouble in troubles)

@@ -13,6 +13,16 @@ from agent_sandbox_controllers.vocabulary import Reason
 
 _ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _RUNTIME_FAILURES: Final = frozenset({"StartError", "ContainerCannotRun"})
+_IMAGE: Final = "correct the image in the template or sandbox and make it anew, or give the node access to the registry"
+_ADVICE: Final = {
+    "ErrImagePull": _IMAGE,
+    "ImagePullBackOff": _IMAGE,
+    "InvalidImageName": _IMAGE,
+    "ErrImageNeverPull": "imagePullPolicy is Never and the node does not have the image",
+    "CrashLoopBackOff": "it keeps ending; kubectl logs --previous of the Pod shows why",
+    "CreateContainerConfigError": "create the Secret or ConfigMap that the Pod spec names, or correct its name",
+}
+"""What to do, by the kubelet's reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ def _problem_of(status: ContainerStatusView) -> Problem | None:
             text += f": {waiting.message}"
         if last := status.last_state.terminated:
             text += f"; it ended before with exit code {last.exit_code}" + (f": {last.message}" if last.message else "")
-        return Problem(waiting.reason, text)
+        advice = _ADVICE.get(waiting.reason)
+        return Problem(waiting.reason, f"{text} ({advice})" if advice else text)
     if ended is not None and ended.exit_code not in (0, None):
         reason = ended.reason if ended.reason in _RUNTIME_FAILURES else Reason.CONTAINER_FAILED
         text = f'container "{status.name}" ended with exit code {ended.exit_code}'

@@ -65,8 +65,9 @@ def owner_not_found(observed: Observed) -> str:
     controller = observed.view.metadata.controller
     assert controller is not None, "an unverified owner is one that the Sandbox names"
     return (
-        f"{controller.kind} {controller.name} (UID: {controller.uid}), which controls this sandbox, does not exist; no "
-        "Pod is created; the garbage collector removes the sandbox"
+        f"{controller.kind} {controller.name} (UID: {controller.uid}), which controls this sandbox, does not exist; "
+        "another object of that name, with another UID, is not meant. No Pod is created, and the garbage collector "
+        "removes the sandbox; make one without that ownerReference if you want to keep it"
     )
 
 

@@ -80,7 +80,7 @@ def expired_status(observed: ClaimObserved, *, done: bool, foreign: str | None =
         foreign: the name of a Sandbox on record that is not the claim's to delete.
     """
     conditions = _start(observed)
-    text = "Claim expired. Sandbox cleanup initiated."
+    text = "Claim expired. Sandbox cleanup initiated. Its spec.lifecycle ended it for good: make a new claim"
     if foreign is not None:
         claim = observed.view.metadata.name
         text = (

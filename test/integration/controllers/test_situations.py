@@ -421,3 +421,35 @@ async def test_a_pod_that_the_server_refuses_is_a_condition_and_is_not_tried_in_
 
         house.wire.heal()
         await house.ready(SANDBOXES, "alice", within=60)
+
+
+async def test_a_claim_forgets_the_address_of_its_suspended_sandbox_with_one_write(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        assert (await house.get(SANDBOX_CLAIMS, "mine")).status.sandbox.pod_ips
+        await house.settle(60)
+        house.wire.seen.clear()
+
+        await house.api.set_scale(SANDBOXES, "mine", 0, "default")
+        await house.reason(SANDBOX_CLAIMS, "mine", "SandboxSuspended")
+        await house.settle(60)
+
+        assert not (await house.get(SANDBOX_CLAIMS, "mine")).status.sandbox.pod_ips
+        assert sum("sandboxclaims/mine/status" in write for write in house.writes()) == 1, house.writes()
+
+
+async def test_an_expired_sandbox_says_how_to_start_it_again_and_a_later_shutdown_time_does(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox(shutdownTime="2026-01-01T00:00:10Z", shutdownPolicy="Retain"))
+        expired = await house.reason(SANDBOXES, "alice", "SandboxExpired")
+        assert "Set a later spec.shutdownTime" in expired.message
+        await house.until(lambda: _gone(house, PODS, "alice"))
+
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": "2027-01-01T00:00:10Z"}})
+
+        await house.ready(SANDBOXES, "alice")
+
+
+async def _gone(house: Any, resource: Any, name: str) -> bool:
+    return await house.get(resource, name) is None

@@ -78,7 +78,11 @@ def test_edge_009_a_suspended_sandbox_without_pod_is_suspended(make: Any) -> Non
     seen = conditions(make.observed(replicas=0))
 
     assert seen["Suspended"] == ("True", "PodTerminated", "Pod has been terminated. Sandbox is suspended")
-    assert seen["Ready"] == ("False", "SandboxSuspended", "Sandbox is suspended")
+    assert seen["Ready"] == (
+        "False",
+        "SandboxSuspended",
+        "Sandbox is suspended: spec.replicas is 0; set it to 1 to resume",
+    )
 
 
 def test_edge_012_a_resumed_sandbox_keeps_the_condition_as_false(make: Any) -> None:
