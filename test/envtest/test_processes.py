@@ -82,7 +82,7 @@ async def test_the_second_manager_takes_over_when_the_first_is_asked_to_end(
                 assert await ended(second) == 0
     finally:
         await admin.aclose()
-    assert ": 403 " not in (tmp_path / "first.log").read_text() + (tmp_path / "second.log").read_text()
+    assert missing_rights(tmp_path / "first.log", tmp_path / "second.log") == []
 
 
 async def test_the_router_fills_its_directory_and_knows_no_sandbox_that_is_not_there(
@@ -99,7 +99,12 @@ async def test_the_router_fills_its_directory_and_knows_no_sandbox_that_is_not_t
         async with session.get(f"{url}/", headers={"X-Sandbox-ID": "nobody"}) as answer:
             assert (answer.status, answer.headers["X-Sandbox-Error"]) == (404, "not-found")
         assert await ended(router) == 0
-    assert ": 403 " not in (tmp_path / "router.log").read_text()
+    assert missing_rights(tmp_path / "router.log") == []
+
+
+def missing_rights(*logs: Path) -> list[str]:
+    """Lines that tell of a right that the role lacks; a namespace that ends refuses with 403 as well, in other words."""
+    return [line for log in logs for line in log.read_text().splitlines() if ": 403 " in line and " cannot " in line]
 
 
 async def until_healthy(session: aiohttp.ClientSession, url: str) -> None:
