@@ -86,7 +86,6 @@ def refusal_of_unowned(what: str, child: MetaView) -> str:
     """Why a Sandbox does not take an unowned object, and what to do."""
     return (
         f'cannot adopt unowned {what} "{child.name}": missing required pool authorization label ("{LABEL_ADOPTABLE}") '
-        "or "
-        f'sandbox tracking label ("{LABEL_SANDBOX_NAME_HASH}"); label it {LABEL_ADOPTABLE}=true to hand it over, or '
+        f'or sandbox tracking label ("{LABEL_SANDBOX_NAME_HASH}"); label it {LABEL_ADOPTABLE}=true to hand it over, or '
         "delete it"
     )

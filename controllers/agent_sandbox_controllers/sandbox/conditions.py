@@ -109,8 +109,8 @@ def _set_up_to_date(conditions: Conditions, observed: Observed) -> None:
         "False",
         Reason.POD_TEMPLATE_CHANGED,
         "spec.podTemplate.spec was changed; the running Pod still has the former one, because a Pod cannot be changed "
-        "in place. "
-        f'Suspend and resume the sandbox (replicas 0, then 1) or delete Pod "{pod.metadata.name}" to apply the change',
+        f'in place. Suspend and resume the sandbox (replicas 0, then 1) or delete Pod "{pod.metadata.name}" to apply '
+        "the change",
     )
 
 

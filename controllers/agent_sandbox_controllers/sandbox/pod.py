@@ -84,9 +84,9 @@ def _plan_many(observed: Observed) -> Plan:
 def _plan_owned(observed: Observed, pod: PodView) -> Plan:
     loss = loss_of(pod)
     if pod.metadata.deleting:
-        return Plan(notices=(_loss_notice(pod, loss),)) if loss else Plan()
+        return Plan(notices=(_loss_notice(observed, pod, loss),)) if loss else Plan()
     if loss and pod.status.phase == "Failed":
-        return Plan((remove(PODS, pod.metadata),), notices=(_loss_notice(pod, loss),))
+        return Plan((remove(PODS, pod.metadata),), notices=(_loss_notice(observed, pod, loss),))
     difference = metadata_difference(pod.metadata, wanted_metadata(observed))
     return Plan((change(PODS, pod.metadata, {"metadata": difference}),) if difference else ())
 
@@ -101,13 +101,15 @@ def loss_of(pod: PodView) -> str:
     return ""
 
 
-def _loss_notice(pod: PodView, loss: str) -> Notice:
+def _loss_notice(observed: Observed, pod: PodView, loss: str) -> Notice:
     detail = f": {pod.status.message}" if pod.status.message else ""
+    kept = "with the same volumes; what" if observed.sandbox.spec.volume_claim_templates else "from the beginning: what"
     return Notice(
         "Warning",
         "PodLost",
         "Recreating",
-        f'Pod "{pod.metadata.name}" was lost ({loss}{detail}); it is created again with the same volumes',
+        f'Pod "{pod.metadata.name}" was lost ({loss}{detail}); it is created again {kept} '
+        "was in no persistent volume is gone",
         about=pod.metadata.uid,
         lost_pod=True,
     )
