@@ -55,8 +55,8 @@ def _inject(spec: JsonObject, variable: EnvVar, *, overrides: bool) -> Trouble |
         if existing.get("name") == variable.name:
             if not overrides:
                 return _rejected(
-                    f'environment variable "{variable.name}" is set by the template in container "{container["name"]}"; '
-                    "replacing it needs envVarsInjectionPolicy: Overrides"
+                    f'environment variable "{variable.name}" is set by the template in container '
+                    f'"{container["name"]}"; replacing it needs envVarsInjectionPolicy: Overrides'
                 )
             present[index] = entry
             return None

@@ -130,8 +130,9 @@ async def test_an_evicted_pod_comes_back_on_the_same_volume_and_is_counted(make:
         await house.ready(SANDBOXES, "alice")
         assert (await house.get(PERSISTENT_VOLUME_CLAIMS, "data-alice")).metadata.uid == volume.metadata.uid
         assert house.manager.registry.get_sample_value("agent_sandbox_pods_lost_total", {"namespace": "default"}) == 1
-        events = [each.body["reason"] for each in house.wire.writes if each.path.endswith("/events")]
-        assert "PodLost" in events
+        events = [each.body for each in house.wire.writes if each.path.endswith("/events")]
+        lost = next(each for each in events if each["reason"] == "PodLost")
+        assert "with the same volumes; what was in no persistent volume is gone" in lost["note"]
 
 
 @pytest.mark.parametrize("number", [1, 2])
