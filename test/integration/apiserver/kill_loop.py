@@ -1,11 +1,15 @@
 """Kills a writing server again and again: ``python test/integration/apiserver/kill_loop.py [times]``.
 
-Exits 1 at the first acknowledged write that is not there afterwards.
+After each kill every object must have at least the last value that was acknowledged for it, in this round or in any
+before. Exits 1 at the first that has not, or if SQLite finds the database broken at the end.
 """
 
 import random
+import sqlite3
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
@@ -15,25 +19,45 @@ from agent_sandbox.testing.killing import kill_under_load, objects_after
 WRITER = Path(__file__).with_name("writer.py")
 
 
+def count_writes(acknowledged: Mapping[str, int], base: int) -> int:
+    """How many writes were acknowledged in a round: each writer counts up from the base."""
+    newest: dict[str, int] = defaultdict(int)
+    for name, value in acknowledged.items():
+        writer = name.partition("-")[0]
+        newest[writer] = max(newest[writer], value)
+    return sum(value - base + 1 for value in newest.values())
+
+
+def integrity(database: Path) -> str:
+    """What SQLite says about the file; ``ok`` if nothing is wrong."""
+    connection = sqlite3.connect(database)
+    try:
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+    finally:
+        connection.close()
+
+
 async def main(times: int) -> int:
     """Kill that many times over one database."""
-    total = 0
+    writes = 0
+    expected: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for round_number in range(1, times + 1):
-            acknowledged = await kill_under_load(
-                WRITER, folder, writes=random.randrange(1, 300), base=round_number * 1_000_000
-            )
+            base = round_number * 1_000_000
+            acknowledged = await kill_under_load(WRITER, folder, writes=random.randrange(1, 300), base=base)
+            expected |= acknowledged
+            writes += count_writes(acknowledged, base)
             found = await objects_after(folder)
-            lost = {key: value for key, value in acknowledged.items() if found.get(key, -1) < value}
+            lost = {key: value for key, value in expected.items() if found.get(key, -1) < value}
             if lost:
-                sys.stderr.write(f"round {round_number}: lost {lost}\n")
+                sys.stderr.write(f"\nround {round_number}: lost {lost}\n")
                 return 1
-            total += len(acknowledged)
-            sys.stdout.write(f"\rround {round_number}: {total} objects acknowledged and found")
+            sys.stdout.write(f"\r{round_number} kills, {writes} writes acknowledged, none lost")
             sys.stdout.flush()
-    sys.stdout.write("\n")
-    return 0
+        state = integrity(folder / "objects.db")
+    sys.stdout.write(f"; integrity: {state}\n")
+    return 0 if state == "ok" else 1
 
 
 if __name__ == "__main__":
