@@ -103,7 +103,7 @@ async def test_the_router_fills_its_directory_and_knows_no_sandbox_that_is_not_t
 
 
 def missing_rights(*logs: Path) -> list[str]:
-    """Lines that tell of a right that the role lacks; a namespace that ends refuses with 403 as well, in other words."""
+    """Lines that tell of a right that the role lacks; an ending namespace refuses with 403 as well, in other words."""
     return [line for log in logs for line in log.read_text().splitlines() if ": 403 " in line and " cannot " in line]
 
 
