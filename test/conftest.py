@@ -9,6 +9,7 @@ __all__ = ["pytest_asyncio_loop_factories", "pytest_collection_modifyitems", "py
 _WHOLE_MACHINE = {"e2e", "node"}
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that compare the machine before and after on one worker: they would see each other's processes."""
     for item in items:

@@ -325,7 +325,8 @@ async def test_evictions_are_understood(tmp_path: Path) -> None:
     """kubectl drain evicts every Pod of a node, with its delete options in the same message."""
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "local"}}
     async with running(tmp_path) as kubectl:
-        await kubectl.ok("apply", "-f", "-", stdin=json.dumps(node) + "\n---" + POD)
+        await kubectl.ok("apply", "-f", "-", stdin=json.dumps(node))
+        await kubectl.ok("apply", "-f", "-", stdin=POD)
         drained = await kubectl.run("drain", "local", "--force", "--grace-period=0", "--timeout=20s")
 
     assert drained.code == 0, drained.err

@@ -14,6 +14,13 @@ from agent_sandbox.cli.manifests import read_manifests
 VERBS = ["apply", "local", "manager", "router", "local up", "local down", "local status", "local kubeconfig"]
 
 
+@pytest.fixture(autouse=True)
+def _logging_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb configures the logging of its process; here that is everybody's."""
+    for module in ("local", "manager", "router"):
+        monkeypatch.setattr(f"agent_sandbox.cli.{module}.configure_logging", lambda *_: None)
+
+
 def invoke(*arguments: str) -> Any:
     """Run the command in this process."""
     return CliRunner().invoke(main, arguments, prog_name="agent-sandbox")
