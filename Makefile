@@ -22,7 +22,12 @@ demo: ## Give a program a sandbox on this machine: no cluster, no Docker, no kub
 .PHONY: test
 test: ## Run the tests (under three minutes; sets up what it needs).
 	@hack/setup.sh dev
-	$(BIN)/pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+	@hack/test.sh $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: ## Run the tests that take longer: elections between processes, a soak.
+	@hack/setup.sh dev
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 ##@ Develop
 .PHONY: setup

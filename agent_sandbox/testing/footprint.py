@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-_NAMES = (b"-m\0agent_sandbox", b"/agent-sandbox\0", b"/local/node/helper/", b"bwrap\0")
+_NAMES = (b"-m\0agent_sandbox\0", b"/agent-sandbox\0", b"/local/node/helper/", b"bwrap\0")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def _quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quiet")
 def test_minutes_of_churn_leave_no_task_no_garbage_and_no_difference(script: Any) -> None:
     found = run_in_virtual_time(lambda: script.soak(60, VirtualClock(), seed=7))
