@@ -13,7 +13,7 @@ from agent_sandbox_api.core import NETWORK_POLICIES, PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 from agent_sandbox_controllers import RULES
 
-pytestmark = pytest.mark.virtual_time
+pytestmark = [pytest.mark.virtual_time, pytest.mark.slow]
 
 
 class CrashPoint:
