@@ -35,6 +35,7 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("_quiet")
 def test_minutes_of_churn_leave_no_task_no_garbage_and_no_difference(script: Any) -> None:
     found = run_in_virtual_time(lambda: script.soak(60, VirtualClock(), seed=7))
