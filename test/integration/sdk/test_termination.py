@@ -31,6 +31,11 @@ def start(body: str) -> "subprocess.Popen[str]":
     )
 
 
+def test_ctrl_c_arrives_however_the_tests_were_started() -> None:
+    """hack/test.sh starts this one in the background of a shell, which ignores SIGINT for it."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals) -> None:
     program = start(
