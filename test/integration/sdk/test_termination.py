@@ -4,16 +4,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 PRELUDE = """
-import tempfile, pathlib, sys, time
+import pathlib, sys, time
 from agent_sandbox import SandboxClient
 from agent_sandbox.sdk.loop_thread import shared_loop
 from agent_sandbox.testing.pretend_cluster import open_pretend_cluster
 loop = shared_loop()
-cluster = loop.host(open_pretend_cluster(pathlib.Path(tempfile.mkdtemp()) / "w")).enter()
+cluster = loop.host(open_pretend_cluster(pathlib.Path(sys.argv[1]) / "w")).enter()
 def client():
     return SandboxClient("t", kube=cluster.kube, api_url=cluster.api_url)
 def names():
@@ -21,10 +22,10 @@ def names():
 """
 
 
-def start(body: str) -> "subprocess.Popen[str]":
-    """Start a program that prints ``ready`` when it holds a sandbox."""
+def start(body: str, folder: Path) -> "subprocess.Popen[str]":
+    """Start a program that prints ``ready`` when it holds a sandbox, and works in this folder."""
     return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)],
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -37,7 +38,7 @@ def test_ctrl_c_arrives_however_the_tests_were_started() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals) -> None:
+def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals, tmp_path: Path) -> None:
     program = start(
         """
         try:
@@ -46,7 +47,8 @@ def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals
                 time.sleep(50)
         finally:
             print("left", len(names()), flush=True)
-        """
+        """,
+        tmp_path,
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "ready 1\n"
@@ -57,7 +59,7 @@ def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals
     assert program.returncode in {143, -2, 130}
 
 
-def test_a_client_that_was_never_left_is_closed_at_exit() -> None:
+def test_a_client_that_was_never_left_is_closed_at_exit(tmp_path: Path) -> None:
     program = start(
         """
         import atexit
@@ -66,7 +68,8 @@ def test_a_client_that_was_never_left_is_closed_at_exit() -> None:
         atexit.register(__import__("agent_sandbox.sdk.facade").sdk.facade._close_what_is_open)
         kept = client().__enter__()
         print("ready", len(names()), flush=True)
-        """
+        """,
+        tmp_path,
     )
     out, err = program.communicate(timeout=30)
 
@@ -74,7 +77,7 @@ def test_a_client_that_was_never_left_is_closed_at_exit() -> None:
     assert program.returncode == 0
 
 
-def test_a_program_that_handles_sigterm_keeps_its_own_way() -> None:
+def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> None:
     program = start(
         """
         import signal
@@ -83,7 +86,8 @@ def test_a_program_that_handles_sigterm_keeps_its_own_way() -> None:
             print("ready", flush=True)
             time.sleep(0.5)
         print("left", len(names()), flush=True)
-        """
+        """,
+        tmp_path,
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "ready\n"
