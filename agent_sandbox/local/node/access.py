@@ -91,8 +91,7 @@ class PodAccess:
         runner = self._runner(uid, call.container)
         if runner is None or runner.process is None:
             raise NotFoundError(PODS, f"{call.pod['metadata']['name']}: container {call.container} is not running")
-        context = self._context()
-        command = Command(context.network, context.runtime, runner.process)
+        command = Command(runner.process)
         pipes = _Terminal() if call.tty else _PlainPipes()
         try:
             await self._run(command, call, pipes, session)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from agent_sandbox.local.node.pods import Pod
 
-_PLAIN_RUNTIMES = frozenset({"", "bubblewrap"})
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -15,21 +13,14 @@ class Refusal:
     message: str
 
 
-def refusal(pod: Pod, labels: Mapping[str, str], *, runtimes: frozenset[str] = _PLAIN_RUNTIMES) -> Refusal | None:
+def refusal(pod: Pod, labels: Mapping[str, str]) -> Refusal | None:
     """Why this node cannot take the Pod, or None if it can.
 
     Args:
         pod: the Pod.
         labels: the node's labels.
-        runtimes: values of ``runtimeClassName`` that this machine really has.
     """
     spec = pod.spec
-    if spec.runtime_class_name not in runtimes:
-        have = ", ".join(sorted(name for name in runtimes if name))
-        return Refusal(
-            f"runtimeClassName {spec.runtime_class_name!r} is not available on this machine, which has: {have}."
-            " It is not replaced by a weaker runtime; remove runtimeClassName to accept bubblewrap's isolation"
-        )
     for asked, name in ((spec.host_network, "hostNetwork"), (spec.host_pid, "hostPID"), (spec.host_ipc, "hostIPC")):
         if asked:
             return Refusal(f"{name} is not allowed on the local node: a Pod never shares namespaces with this machine")

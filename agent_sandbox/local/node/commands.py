@@ -1,14 +1,12 @@
 """Runs commands inside running containers: for probes and hooks, and for ``kubectl exec``."""
 
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import anyio
 
-from agent_sandbox.local.node.network import PodNetwork
-from agent_sandbox.local.node.runtime import ContainerProcess, Runtime
+from agent_sandbox.local.node.runtime import ContainerProcess, KillCommand
 
 _OUTPUT_LIMIT: Final = 10 * 1024
 _CHUNK: Final = 65536
@@ -20,12 +18,10 @@ class Command:
     Flow: ``start``, then ``wait``; ``kill`` at any time.
     """
 
-    def __init__(self, network: PodNetwork, runtime: Runtime, process: ContainerProcess) -> None:
-        self._network = network
-        self._runtime = runtime
+    def __init__(self, process: ContainerProcess) -> None:
         self._process = process
         self._done = anyio.Event()
-        self._key = ""
+        self._kill: KillCommand | None = None
         self._code = 0
 
     async def start(self, argv: Sequence[str], fds: Mapping[int, int]) -> None:
@@ -35,7 +31,7 @@ class Command:
             ContainerError: it does not exist there.
             PodNotRunningError: the container is not running.
         """
-        self._key = await self._runtime.enter(self._process, argv, fds=fds, on_exit=self._ended)
+        self._kill = await self._process.enter(argv, fds=fds, on_exit=self._ended)
 
     def _ended(self, code: int) -> None:
         self._code = code
@@ -48,8 +44,8 @@ class Command:
 
     async def kill(self) -> None:
         """Kill it; one that has ended is left in peace."""
-        if self._key and not self._done.is_set():
-            await self._network.kill(self._key, signal.SIGKILL)
+        if self._kill is not None and not self._done.is_set():
+            await self._kill()
 
 
 async def read_piece(fd: int) -> bytes:
@@ -64,14 +60,12 @@ async def read_piece(fd: int) -> bytes:
             return b""
 
 
-async def run_command(
-    network: PodNetwork, runtime: Runtime, process: ContainerProcess, argv: Sequence[str]
-) -> tuple[int, str]:
+async def run_command(process: ContainerProcess, argv: Sequence[str]) -> tuple[int, str]:
     """Run a command to its end: exit code and the beginning of what it printed. Killed when cancelled."""
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.set_blocking(read, False)
-    command = Command(network, runtime, process)
+    command = Command(process)
     try:
         try:
             await command.start(argv, {0: null, 1: write, 2: write})

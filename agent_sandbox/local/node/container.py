@@ -29,7 +29,7 @@ from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.pods import Container, Handler, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Target, check, watch_probe
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
-from agent_sandbox.local.node.runtime import ContainerProcess, Launch
+from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
 from agent_sandbox.local.node.volumes import Volume, VolumeUse, mounts_of
 
@@ -50,12 +50,14 @@ class PodParts:
         facts: the Pod, its addresses, the objects it refers to.
         volumes: its volumes by name.
         files: its own files on the host: ``hosts``, ``hostname``, ``resolv.conf`` and a directory per container.
+        runtime: what runs them.
     """
 
     record: PodRecord
     facts: Facts
     volumes: Mapping[str, Volume]
     files: Path
+    runtime: Runtime
 
 
 class ContainerRunner:
@@ -168,7 +170,7 @@ class ContainerRunner:
             self._become(
                 self.state.with_state(
                     Running(started_at),
-                    container_id=f"bubblewrap://{identity}",
+                    container_id=f"{self._parts.runtime.name}://{identity}",
                     ready=self._startup_passed and readiness is None,
                     started=self._startup_passed,
                 )
@@ -214,7 +216,7 @@ class ContainerRunner:
             raise ContainerError("CreateContainerConfigError", str(error)) from error
         launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts)
         with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
-            process = self.process = await self._context.runtime.start(launch)
+            process = self.process = await self._parts.runtime.start(launch)
         return process
 
     def _launch(self, image: Image, directory: Path, mounts: list[Mount]) -> Launch:
@@ -329,7 +331,7 @@ class ContainerRunner:
         return Probe(tcp_socket=TcpSocket(image.ready_port), period_seconds=5)
 
     def _target(self, process: ContainerProcess) -> Target:
-        run = partial(run_command, self._context.network, self._context.runtime, process)
+        run = partial(run_command, process)
         return Target(self._context.network, self._parts.record.address, self._container, run)
 
     async def _probe(self, process: ContainerProcess, readiness: Probe | None) -> None:

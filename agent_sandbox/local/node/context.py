@@ -11,7 +11,7 @@ from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.pods import Pod
 from agent_sandbox.local.node.records import NodeDirectory
-from agent_sandbox.local.node.runtime import Runtime
+from agent_sandbox.local.node.runtime import Runtimes
 
 ReportEvent = Callable[[Pod, str, str, str], None]
 """Pod, ``Normal`` or ``Warning``, reason, message. Returns at once."""
@@ -58,7 +58,7 @@ class NodeContext:
     options: NodeOptions
     directory: NodeDirectory
     network: PodNetwork
-    runtime: Runtime
+    runtimes: Runtimes
     logs: LogThread
     addresses: AddressPool
     base_environment: Mapping[str, str]

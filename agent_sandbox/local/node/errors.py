@@ -9,7 +9,8 @@
     ├── HelperGoneError           the pod network's process ended: all Pods ended with it
     ├── StateInUseError           another node runs on the same state directory
     ├── ContainerError            a container cannot be started; carries Kubernetes' reason word
-    │   └── ImageError            its image does not exist here
+    │   ├── ImageError            its image does not exist here
+    │   └── RuntimeUnavailableError   this machine lacks the runtime that its Pod asks for
     └── PodNotRunningError        logs, exec or port-forward of a container that is not there
 """
 
@@ -64,6 +65,13 @@ class ImageError(ContainerError):
 
     def __init__(self, message: str) -> None:
         super().__init__("ErrImagePull", message)
+
+
+class RuntimeUnavailableError(ContainerError):
+    """This machine does not have the runtime that a Pod asks for; the message says why, and what would give it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ContainerCreating", message)
 
 
 class PodNotRunningError(NodeError):

@@ -12,8 +12,8 @@ Errors:
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ from agent_sandbox.kube import ConflictError, KubeClient, KubeError, MergePatch,
 from agent_sandbox.local.node.access import PodAccess
 from agent_sandbox.local.node.addresses import BARE_NETWORK, ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.bare_runtime import BareRuntime
+from agent_sandbox.local.node.bubblewrap_runtime import BubblewrapRuntime
 from agent_sandbox.local.node.cgroups import Cgroups, find_cgroups
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
@@ -38,6 +40,7 @@ from agent_sandbox.local.node.errors import (
     HelperError,
     HelperGoneError,
     PodNotRunningError,
+    RuntimeUnavailableError,
     StateInUseError,
 )
 from agent_sandbox.local.node.events import PodEvents
@@ -48,7 +51,7 @@ from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
 from agent_sandbox.local.node.policy import DNS_PORT, Endpoint
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
-from agent_sandbox.local.node.runtime import BareRuntime, BubblewrapRuntime, Runtime
+from agent_sandbox.local.node.runtime import Runtimes
 from agent_sandbox.local.node.trial import Machine, network_binds, try_isolation
 from agent_sandbox.local.node.volumes import claim_names
 from agent_sandbox.local.node.worker import PodWorker
@@ -198,26 +201,29 @@ class Node:
                     lambda: anyio.to_thread.run_sync(logs.run, limiter=CapacityLimiter(1)), name="node: logs"
                 )
                 await group.start(self.network.run, options, name="node: pod network")
-                with self._runtime(logs, root) as runtime:
-                    self._context = self._make_context(runtime, logs, root)
+                with self._runtimes(logs, root) as runtimes:
+                    self._context = self._make_context(runtimes, logs, root)
                     async with anyio.create_task_group() as tasks:
                         await self._follow(tasks, task_status)
             finally:
                 logs.stop()
 
-    def _runtime(self, logs: LogThread, root: RootFiles) -> "_OpenRuntime":
+    @contextmanager
+    def _runtimes(self, logs: LogThread, root: RootFiles) -> Iterator[Runtimes]:
         if self.machine is None:
-            return _OpenRuntime(BareRuntime(self.network, logs, root))
-        return _OpenRuntime(BubblewrapRuntime(self.network, logs, self.machine.walls, root))
+            yield Runtimes(BareRuntime(self.network, logs, root))
+            return
+        with closing(BubblewrapRuntime(self.network, logs, self.machine.walls, root)) as bubblewrap:
+            yield Runtimes(bubblewrap)
 
-    def _make_context(self, runtime: Runtime, logs: LogThread, root: RootFiles) -> NodeContext:
+    def _make_context(self, runtimes: Runtimes, logs: LogThread, root: RootFiles) -> NodeContext:
         return NodeContext(
             client=self._client,
             clock=self._clock,
             options=self.options,
             directory=self._directory,
             network=self.network,
-            runtime=runtime,
+            runtimes=runtimes,
             logs=logs,
             addresses=self._addresses,
             base_environment=root.environment,
@@ -307,10 +313,10 @@ class Node:
         if pod.spec.scheduling_gates:
             del self._workers[uid]
             return
-        reason = refusal(pod, self.options.labels)
+        message = await self._why_not(pod)
         try:
-            if reason is not None:
-                await self._refuse(pod, reason.message)
+            if message:
+                await self._refuse(pod, message)
                 del self._workers[uid]
                 return
             await self._request_binding(pod)
@@ -328,6 +334,17 @@ class Node:
         # No need to wait until the watch shows our own write.
         bound = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=self.options.name))
         await self._live(bound)
+
+    async def _why_not(self, pod: Pod) -> str:
+        """Why this node cannot run the Pod, or nothing if it can."""
+        reason = refusal(pod, self.options.labels)
+        if reason is not None:
+            return reason.message
+        try:
+            await self._current_context().runtimes.find(pod.spec.runtime_class_name)
+        except RuntimeUnavailableError as error:
+            return str(error)
+        return ""
 
     async def _request_binding(self, pod: Pod) -> None:
         body = {
@@ -416,17 +433,3 @@ class Node:
     def _is_claim_used(self, namespace: str, name: str) -> bool:
         workers = [worker for worker in self._workers.values() if worker is not None]
         return any(worker.record.namespace == namespace and name in claim_names(worker.pod) for worker in workers)
-
-
-class _OpenRuntime:
-    """A runtime that is closed at the end of a block."""
-
-    def __init__(self, runtime: BareRuntime | BubblewrapRuntime) -> None:
-        self._runtime = runtime
-
-    def __enter__(self) -> Runtime:
-        return self._runtime
-
-    def __exit__(self, *_: object) -> None:
-        if isinstance(self._runtime, BubblewrapRuntime):
-            self._runtime.close()

@@ -18,12 +18,13 @@ import structlog
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, host_uid
 from agent_sandbox.local.node.bubblewrap import Box, Walls
+from agent_sandbox.local.node.bubblewrap_runtime import BubblewrapRuntime
 from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError, IsolationError, NodeError
 from agent_sandbox.local.node.images import PATH
 from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.rootfs import RootFiles
-from agent_sandbox.local.node.runtime import BubblewrapRuntime, Launch
+from agent_sandbox.local.node.runtime import Launch
 
 log = structlog.get_logger(__name__)
 

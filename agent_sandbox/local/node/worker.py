@@ -25,6 +25,7 @@ from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperG
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
 from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
+from agent_sandbox.local.node.runtime import Runtime
 from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
 from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, read_referred
 from agent_sandbox_api.core.kinds import ContainerStatusView
@@ -55,6 +56,7 @@ class PodWorker:
         self._dirty = anyio.Event()
         self._written: dict[str, Any] | None = None
         self._has_network = False
+        self._runtime: Runtime | None = None
         self._failure: tuple[str, str] | None = None
         self._started_at = context.clock.now()
         self.runners: dict[str, ContainerRunner] = {}
@@ -142,6 +144,7 @@ class PodWorker:
         self._touch()
 
     async def _make_parts(self, files: Path) -> PodParts:
+        runtime = self._runtime = await self._context.runtimes.find(self.pod.spec.runtime_class_name)
         objects = await read_referred(self._context.client, self.pod)
         claims = {name: self._claim(name) for name in claim_names(self.pod)}
         facts = self._facts(objects)
@@ -154,7 +157,7 @@ class PodWorker:
             owned_directory(files / "volumes", self.record.owner)
             owned_directory(files / "containers", self.record.owner)
             write_own_files(files, self.record, hostname, GATEWAY if self._context.network.isolated else None)
-            return PodParts(self.record, facts, maker.make(), files)
+            return PodParts(self.record, facts, maker.make(), files, runtime)
 
         return await anyio.to_thread.run_sync(make)
 
@@ -234,6 +237,9 @@ class PodWorker:
         await self._stop_containers(self.grace())
 
     async def _drop_network(self) -> None:
+        if self._runtime is not None:
+            await self._runtime.release(self.record.uid)
+            self._runtime = None
         if self._has_network:
             self._has_network = False
             try:

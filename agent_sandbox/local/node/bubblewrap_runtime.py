@@ -1,0 +1,189 @@
+"""The default runtime: each container behind the walls of ``bwrap``, in its Pod's network.
+
+What ``bwrap`` is told is in ``bubblewrap.py``; this starts it, signals what it started and enters it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from signal import SIGKILL
+from typing import Final
+
+import anyio
+
+from agent_sandbox.clock import Clock
+from agent_sandbox.local.node.bubblewrap import ARGS_FD, INFO_FD, SECCOMP_FD, Walls, box_arguments, box_command
+from agent_sandbox.local.node.errors import ContainerError, HelperError
+from agent_sandbox.local.node.host_process import HostProcess, StartPipes, memory_file
+from agent_sandbox.local.node.logs import LogThread
+from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.rootfs import RootFiles
+from agent_sandbox.local.node.runtime import ExitHandler, KillCommand, Launch
+from agent_sandbox.local.node.seccomp import filter_program
+
+BUBBLEWRAP: Final = "bubblewrap"
+
+_EXEC_PATIENCE: Final = 1.0
+_EXEC_PAUSE: Final = 0.001
+_EXECVP: Final = re.compile(r"bwrap: execvp (?P<program>.*): (?P<why>[^:\n]+)\n?$")
+
+_keys = count(1)
+
+
+@dataclass(frozen=True)
+class _Entrance:
+    """What it takes to start one more command behind the same walls."""
+
+    network: PodNetwork
+    filter_fd: int
+
+
+class WalledProcess(HostProcess):
+    """A container in bwrap."""
+
+    def __init__(self, launch: Launch, entrance: _Entrance) -> None:
+        super().__init__(launch)
+        self._entrance = entrance
+
+    def heeds(self, number: int) -> bool:
+        """Whether its first process has a handler for a signal.
+
+        Without one the signal does nothing: the kernel shields the first process of a process namespace.
+        """
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+        return caught is None or bool(int(caught.group(1), 16) & (1 << (number - 1)))
+
+    async def until_executed(self, clock: Clock) -> None:
+        """Wait until bwrap has become the container's command (a few ms), or has ended without.
+
+        Nothing tells us of that moment, so this looks at the process's name; a command that is itself called bwrap
+        costs a second.
+        """
+        deadline, pause = clock.monotonic() + _EXEC_PATIENCE, _EXEC_PAUSE
+        while self.alive and clock.monotonic() < deadline and self._name() == "bwrap":
+            await clock.sleep(pause)
+            pause *= 1.5
+
+    def _name(self) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:  # it has ended; the helper will say so
+            return "bwrap"
+
+    def start_failure(self) -> str:
+        """Why the command could not be started at all, or nothing if it ran."""
+        text = self.launch.log.head.decode(errors="replace")
+        if self._code != 1 or not text.startswith("bwrap: "):
+            return ""
+        match = _EXECVP.match(text)
+        if match:
+            return f'exec: "{match["program"]}": {match["why"]}'
+        return text.strip()
+
+    async def enter(self, argv: Sequence[str], *, fds: Mapping[int, int], on_exit: ExitHandler) -> KillCommand:
+        """Run a command with the container's environment, in all its namespaces and behind its filter."""
+        network, box = self._entrance.network, self.launch.box
+        key = f"{self.launch.pod}/exec/{next(_keys)}"
+        try:
+            await network.enter(
+                key,
+                argv,
+                env=box.env,
+                fds=fds,
+                uid=box.uid,
+                on_exit=on_exit,
+                pidfd=self.pidfd,
+                seccomp_fd=self._entrance.filter_fd,
+                cwd=box.workdir,
+                cgroups=self.launch.cgroups,
+            )
+        except HelperError as error:
+            raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error
+        return partial(network.kill, key, SIGKILL)
+
+
+class BubblewrapRuntime:
+    """Containers behind walls: see docs/isolation.md for what each wall stops."""
+
+    name = BUBBLEWRAP
+
+    def __init__(self, network: PodNetwork, logs: LogThread, walls: Walls, root: RootFiles) -> None:
+        self._network = network
+        self._logs = logs
+        self._walls = walls
+        self._root = root
+        self._filter = filter_program()
+        self._entrance = _Entrance(network, memory_file("seccomp", self._filter))
+
+    def close(self) -> None:
+        """Give back the descriptor of the filter."""
+        os.close(self._entrance.filter_fd)
+
+    async def start(self, launch: Launch) -> WalledProcess:
+        """Start a container and wait until its first process exists (about 5 ms)."""
+        process = WalledProcess(launch, self._entrance)
+        arguments = box_arguments(self._walls, launch.box, self._root, self._network.tree)
+        pipes = StartPipes()
+        try:
+            info_read, info_write = pipes.info()
+            fds = {
+                **pipes.standard,
+                ARGS_FD: pipes.memory("arguments", b"".join(text.encode() + b"\0" for text in arguments)),
+                SECCOMP_FD: pipes.memory("seccomp", self._filter),
+                INFO_FD: info_write,
+            }
+            await self._spawn(process, fds)
+            pipes.capture(self._logs, process)
+            pipes.close(pipes.out_write, pipes.err_write, info_write)
+            pid = await _read_child_pid(info_read)
+            if pid:
+                process.did_start(pid)
+        finally:
+            pipes.close()
+        return process
+
+    async def _spawn(self, process: WalledProcess, fds: Mapping[int, int]) -> None:
+        launch = process.launch
+        try:
+            await self._network.spawn(
+                f"{launch.pod}/{next(_keys)}",
+                launch.pod,
+                box_command(self._walls, launch.box),
+                env={},
+                fds=fds,
+                uid=launch.host_uid,
+                on_exit=process.did_exit,
+                cgroups=launch.cgroups,
+            )
+        except HelperError as error:
+            raise ContainerError("RunContainerError", str(error)) from error
+
+    async def release(self, pod: str) -> None:
+        """Nothing is kept: a Pod's containers share its network, which the node owns, and nothing else."""
+
+
+async def _read_child_pid(fd: int) -> int:
+    """What bwrap tells on its info pipe, which it writes in pieces and then closes; 0 if it died before."""
+    data = b""
+    while True:
+        await anyio.wait_readable(fd)
+        try:
+            piece = os.read(fd, 4096)
+        except BlockingIOError:
+            continue
+        if not piece:
+            break
+        data += piece
+    if not data:
+        return 0
+    pid: int = json.loads(data)["child-pid"]
+    return pid
