@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from agent_sandbox.sdk.catalog import PoolInfo, TemplateInfo
     from agent_sandbox.sdk.client import AsyncSandboxClient
     from agent_sandbox.sdk.commands import AsyncCommands
     from agent_sandbox.sdk.computer_use import AsyncComputerUseExtension
@@ -50,12 +51,15 @@ if TYPE_CHECKING:
         FileEvent,
         Output,
         ProcessInfo,
+        SandboxChange,
         SandboxInfo,
         SandboxState,
         SandboxStatus,
         SearchMatch,
         SyncReport,
         Terminal,
+        TransferProgress,
+        TransferReport,
     )
     from agent_sandbox.sdk.sandbox import AsyncSandbox
     from agent_sandbox.sdk.sandboxes import AsyncSandboxes
@@ -91,11 +95,13 @@ __all__ = [
     "Files",
     "GatewayTimeoutError",
     "Output",
+    "PoolInfo",
     "Ports",
     "Process",
     "ProcessInfo",
     "RequestTimeoutError",
     "Sandbox",
+    "SandboxChange",
     "SandboxClaimFailedError",
     "SandboxCleanupError",
     "SandboxClient",
@@ -125,7 +131,10 @@ __all__ = [
     "Sandboxes",
     "SearchMatch",
     "SyncReport",
+    "TemplateInfo",
     "Terminal",
+    "TransferProgress",
+    "TransferReport",
     "UnsupportedByRuntimeError",
 ]
 
@@ -148,17 +157,22 @@ _HOMES: Final = {
     "FileEntry": "results",
     "FileEvent": "results",
     "Output": "results",
+    "PoolInfo": "catalog",
     "Process": "sync.process",
     "ProcessInfo": "results",
     "Sandbox": "sync.sandbox",
     "SandboxClient": "sync.client",
+    "SandboxChange": "results",
     "SandboxInfo": "results",
     "SandboxState": "results",
     "SandboxStatus": "results",
     "Sandboxes": "sync.sandboxes",
     "SearchMatch": "results",
     "SyncReport": "results",
+    "TemplateInfo": "catalog",
     "Terminal": "results",
+    "TransferProgress": "results",
+    "TransferReport": "results",
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final, cast
 import aiohttp
 import anyio
 
-from agent_sandbox.sdk import legacy
+from agent_sandbox.sdk import copying, legacy
 from agent_sandbox.sdk.commands import unsupported
+from agent_sandbox.sdk.copying import ProgressReceiver
 from agent_sandbox.sdk.errors import (
     RequestTimeoutError,
     SandboxOutcomeUnknownError,
@@ -21,11 +22,20 @@ from agent_sandbox.sdk.mirror_plan import Direction, Preference
 from agent_sandbox.sdk.mirroring import Mirror
 from agent_sandbox.sdk.process import read_time
 from agent_sandbox.sdk.refusals import error_for_code
-from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source, SyncReport
+from agent_sandbox.sdk.results import (
+    FileEntry,
+    FileEvent,
+    ProgressCallback,
+    SearchMatch,
+    Source,
+    SyncReport,
+    TransferReport,
+)
 from agent_sandbox.sdk.transfers import CHUNK, Download, Upload, open_source
 from agent_sandbox.sdk.wire import Answer, Wire, encode_path, payload
 
 _REQUEST_SECONDS: Final = 60.0
+_CHECKSUM_SECONDS: Final = 300.0
 _IDLE_SECONDS: Final = 60.0
 """Longest silence within a transfer; its length as a whole is not limited."""
 
@@ -159,6 +169,61 @@ class AsyncFiles:
                 raise RequestTimeoutError(f"reading {path!r}: nothing came for {_IDLE_SECONDS:g} s") from error
             except aiohttp.ClientError as error:
                 raise SandboxOutcomeUnknownError(f"reading {path!r}: the connection broke ({error})") from error
+
+    async def put(
+        self, local: str | Path, remote: str, *, on_progress: ProgressReceiver | None = None
+    ) -> TransferReport:
+        """Copy a local file, or a directory with all that is in it, into the sandbox, as ``cp -r`` does.
+
+        Each file is checked and appears whole or not at all, with its permissions. Links below a directory are left
+        out, and the report names them.
+
+        Args:
+            local: the file or the directory here.
+            remote: its path there; if that is a directory or ends with ``/``, it is put into it under its own name.
+            on_progress: gets a ``TransferProgress``, again and again.
+
+        Raises:
+            OSError: the local file cannot be read.
+            SandboxDiskFullError: no space is left.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        await self._need_v1("copying of files")
+        return await copying.put(self, Path(local), remote, on_progress=on_progress)
+
+    async def get(
+        self, remote: str, local: str | Path, *, on_progress: ProgressReceiver | None = None
+    ) -> TransferReport:
+        """Copy a file, or a directory with all that is in it, out of the sandbox, as ``cp -r`` does.
+
+        Each file is checked and appears whole or not at all, with its permissions. Links to directories are left out,
+        and the report names them.
+
+        Args:
+            remote: the file or the directory in the sandbox.
+            local: its path here; if that is a directory, it is put into it under its own name.
+            on_progress: gets a ``TransferProgress``, again and again.
+
+        Raises:
+            SandboxFileNotFoundError: there is nothing at that path.
+            OSError: the local file cannot be written.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        await self._need_v1("copying of files")
+        return await copying.get(self, remote, Path(local), on_progress=on_progress)
+
+    async def sha256(self, path: str) -> str:
+        """The SHA-256 of a file as 64 hex digits, reckoned in the sandbox.
+
+        Raises:
+            SandboxFileNotFoundError: there is no such file.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        await self._need_v1("checksums")
+        answer = await self._wire.request(
+            "HEAD", _file_path(path), timeout=_CHECKSUM_SECONDS, query={"checksum": "sha256"}
+        )
+        return answer.headers.get("X-Content-SHA256", "")
 
     async def stat(self, path: str) -> FileEntry:
         """What is at that path; a link is not followed.

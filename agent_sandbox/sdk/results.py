@@ -219,6 +219,49 @@ class SandboxInfo:
     labels: dict[str, str]
 
 
+@dataclass(frozen=True)
+class SandboxChange:
+    """One change that was watched.
+
+    Attributes:
+        kind: what happened.
+        info: the sandbox afterwards; its last state if it was deleted.
+    """
+
+    kind: Literal["added", "changed", "deleted"]
+    info: SandboxInfo
+
+
+@dataclass(frozen=True)
+class TransferProgress:
+    """How far a transfer of files is.
+
+    Attributes:
+        done: bytes that arrived.
+        total: bytes in all.
+        path: the file that is being transferred, relative to what was asked for; empty if that is the file.
+    """
+
+    done: int
+    total: int
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a transfer of files did.
+
+    Attributes:
+        files: how many files arrived.
+        bytes: how many bytes.
+        skipped: links and other things that are no files, left out; relative paths.
+    """
+
+    files: int
+    bytes: int
+    skipped: tuple[str, ...] = ()
+
+
 __all__ = [
     "OUTPUT_LIMIT",
     "ExecutionResult",
@@ -228,6 +271,7 @@ __all__ = [
     "OutputCallback",
     "ProcessInfo",
     "ProgressCallback",
+    "SandboxChange",
     "SandboxInfo",
     "SandboxState",
     "SandboxStatus",
@@ -235,4 +279,6 @@ __all__ = [
     "Source",
     "SyncReport",
     "Terminal",
+    "TransferProgress",
+    "TransferReport",
 ]

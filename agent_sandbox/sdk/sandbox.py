@@ -1,9 +1,9 @@
 """A handle on one sandbox: what an agent holds while it works in it."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
@@ -16,6 +16,7 @@ from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import SandboxError, SandboxGoneError
 from agent_sandbox.sdk.files import AsyncFiles
+from agent_sandbox.sdk.pod_log import read_pod_log
 from agent_sandbox.sdk.ports import AsyncPorts, PodReference
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.shielding import background_tasks
@@ -231,6 +232,48 @@ class AsyncSandbox:
             raise self._gone() from error
         except KubeError as error:
             raise explain(error, f"scaling Sandbox {self.namespace}/{self.sandbox_name}") from error
+
+    async def logs(
+        self,
+        *,
+        container: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        previous: bool = False,
+        timestamps: bool = False,
+    ) -> AsyncGenerator[bytes, None]:
+        """What the program of the sandbox's container wrote to its output: pieces, cut anywhere.
+
+        Args:
+            container: which one; needed only if the Pod has several.
+            follow: go on with what it writes from now on, until the Pod ends.
+            tail: only so many of the last lines.
+            since: only what was written in the last so many seconds.
+            previous: of the container before its last restart.
+            timestamps: put the time before each line.
+
+        Raises:
+            SandboxNotReadyError: there is no Pod, as in a suspended sandbox, or it has not started yet.
+            SandboxGoneError: the sandbox does not exist any more.
+            SandboxError: the API server refuses or cannot be reached.
+        """
+        pod = await self._pod()
+        moment = None if since is None else await self._connection.now() - timedelta(seconds=since)
+        log = read_pod_log(
+            self._connection.kube,
+            pod.namespace,
+            pod.name,
+            container=container,
+            follow=follow,
+            tail=tail,
+            since=moment,
+            previous=previous,
+            timestamps=timestamps,
+        )
+        async with aclosing(log) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def delete(self) -> None:
         """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.

@@ -1,22 +1,34 @@
 """All sandboxes of a namespace: make them, find them again, list them, delete them, work on many."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from agent_sandbox.kube import GoneError, KubeError, NotFoundError, format_labels
+from agent_sandbox.kube import (
+    GoneError,
+    KubeError,
+    NotFoundError,
+    format_labels,
+)
 from agent_sandbox.sdk.batches import run_batch
+from agent_sandbox.sdk.catalog import PoolInfo, TemplateInfo, list_pools, list_templates, template_of_pool
 from agent_sandbox.sdk.claims import Binding, ClaimRequest, delete_claim, wait_until_bound
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.connection import Connection, open_connection
-from agent_sandbox.sdk.errors import SandboxCleanupError, SandboxNotFoundError, SandboxNotReadyError
+from agent_sandbox.sdk.errors import (
+    SandboxCleanupError,
+    SandboxConfigError,
+    SandboxNotFoundError,
+    SandboxNotReadyError,
+)
 from agent_sandbox.sdk.making import make_sandbox
 from agent_sandbox.sdk.options import ConnectionOptions
-from agent_sandbox.sdk.results import SandboxInfo
+from agent_sandbox.sdk.results import SandboxChange, SandboxInfo
 from agent_sandbox.sdk.sandbox import AsyncSandbox
 from agent_sandbox.sdk.shielding import unbroken
 from agent_sandbox.sdk.status import bound_name, info_of
+from agent_sandbox.sdk.watching import ClaimWatch
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 
@@ -73,7 +85,7 @@ class AsyncSandboxes:
 
     async def create(
         self,
-        template_name: str,
+        template_name: str | None = None,
         *,
         name: str | None = None,
         warmpool: str | None = None,
@@ -87,7 +99,7 @@ class AsyncSandboxes:
         """Make a sandbox that lives until it is deleted or its ttl ends. If this fails, nothing is left behind.
 
         Args:
-            template_name: the SandboxTemplate to make it from.
+            template_name: the SandboxTemplate to make it from; may be left out where ``warmpool`` names a pool.
             name: name of the claim; made up if unset.
             warmpool: ``none`` starts cold, a name takes from that pool; unset takes from any pool of the template.
             template_namespace: namespace of the template if it is another one.
@@ -104,7 +116,7 @@ class AsyncSandboxes:
             SandboxError: the cluster cannot be reached or refuses.
         """
         request = ClaimRequest(
-            template_name=template_name,
+            template_name=template_name or await self._template_of_pool(warmpool),
             namespace=self.namespace,
             name=name,
             template_namespace=template_namespace,
@@ -119,7 +131,7 @@ class AsyncSandboxes:
     @asynccontextmanager
     async def use(
         self,
-        template_name: str,
+        template_name: str | None = None,
         *,
         warmpool: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -299,6 +311,53 @@ class AsyncSandboxes:
             token = page.continue_token
             if not token:
                 return
+
+    async def watch(
+        self, *, labels: Mapping[str, str] | None = None, label_selector: str = "", all_namespaces: bool = False
+    ) -> AsyncGenerator[SandboxChange, None]:
+        """The sandboxes as they are, and then every change, until the caller has enough.
+
+        An API server that is away is waited for. What happened meanwhile is told when it is back: what has changed, and
+        what has gone.
+
+        Args:
+            labels: as for ``list``, like the rest.
+            label_selector: only those that this selector matches.
+            all_namespaces: those of other namespaces too.
+
+        Raises:
+            SandboxError: the cluster refuses.
+        """
+        watch = ClaimWatch(
+            self._open().kube,
+            None if all_namespaces else self.namespace,
+            ",".join(part for part in (format_labels(labels or {}), label_selector) if part),
+        )
+        async with aclosing(watch.changes()) as changes:
+            async for change in changes:
+                yield change
+
+    async def templates(self) -> Sequence[TemplateInfo]:
+        """What sandboxes can be made from here, by name.
+
+        Raises:
+            SandboxError: the cluster cannot be reached or refuses.
+        """
+        return await list_templates(self._open().kube, self.namespace)
+
+    async def pools(self) -> Sequence[PoolInfo]:
+        """The warm pools of the namespace, by name.
+
+        Raises:
+            SandboxError: the cluster cannot be reached or refuses.
+        """
+        return await list_pools(self._open().kube, self.namespace)
+
+    async def _template_of_pool(self, pool: str | None) -> str:
+        if pool in {None, "none", "default"}:
+            raise SandboxConfigError("say what to make the sandbox from: template_name, or warmpool with a pool's name")
+        assert pool is not None
+        return await template_of_pool(self._open().kube, pool, self.namespace)
 
     async def _find_claim(self, name: str) -> SandboxClaimView:
         kube = self._open().kube

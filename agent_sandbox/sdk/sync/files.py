@@ -6,10 +6,19 @@ Generated from ``agent_sandbox/sdk/files.py`` by ``hack/generate_sync_sdk.py``; 
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from agent_sandbox.sdk.copying import ProgressReceiver
 from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.files import AsyncFiles
 from agent_sandbox.sdk.mirror_plan import Direction, Preference
-from agent_sandbox.sdk.results import FileEntry, FileEvent, ProgressCallback, SearchMatch, Source, SyncReport
+from agent_sandbox.sdk.results import (
+    FileEntry,
+    FileEvent,
+    ProgressCallback,
+    SearchMatch,
+    Source,
+    SyncReport,
+    TransferReport,
+)
 
 
 class Files(Facade[AsyncFiles]):
@@ -110,6 +119,59 @@ class Files(Facade[AsyncFiles]):
             SandboxOutcomeUnknownError: the connection broke before the end.
         """
         return self._iterate(self._inner.stream(path, start=start))
+
+    def put(self, local: str | Path, remote: str, *, on_progress: ProgressReceiver | None = None) -> TransferReport:
+        """Copy a local file, or a directory with all that is in it, into the sandbox, as ``cp -r`` does.
+
+        Each file is checked and appears whole or not at all, with its permissions. Links below a directory are left
+        out, and the report names them.
+
+        Args:
+            local: the file or the directory here.
+            remote: its path there; if that is a directory or ends with ``/``, it is put into it under its own name.
+            on_progress: gets a ``TransferProgress``, again and again.
+
+        Raises:
+            OSError: the local file cannot be read.
+            SandboxDiskFullError: no space is left.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        return self._run(
+            lambda job: self._inner.put(
+                local, remote, on_progress=None if on_progress is None else job.callback(on_progress)
+            )
+        )
+
+    def get(self, remote: str, local: str | Path, *, on_progress: ProgressReceiver | None = None) -> TransferReport:
+        """Copy a file, or a directory with all that is in it, out of the sandbox, as ``cp -r`` does.
+
+        Each file is checked and appears whole or not at all, with its permissions. Links to directories are left out,
+        and the report names them.
+
+        Args:
+            remote: the file or the directory in the sandbox.
+            local: its path here; if that is a directory, it is put into it under its own name.
+            on_progress: gets a ``TransferProgress``, again and again.
+
+        Raises:
+            SandboxFileNotFoundError: there is nothing at that path.
+            OSError: the local file cannot be written.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        return self._run(
+            lambda job: self._inner.get(
+                remote, local, on_progress=None if on_progress is None else job.callback(on_progress)
+            )
+        )
+
+    def sha256(self, path: str) -> str:
+        """The SHA-256 of a file as 64 hex digits, reckoned in the sandbox.
+
+        Raises:
+            SandboxFileNotFoundError: there is no such file.
+            UnsupportedByRuntimeError: the image speaks only the legacy contract.
+        """
+        return self._run(lambda job: self._inner.sha256(path))
 
     def stat(self, path: str) -> FileEntry:
         """What is at that path; a link is not followed.

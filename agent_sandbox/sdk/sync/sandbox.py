@@ -6,6 +6,7 @@ Generated from ``agent_sandbox/sdk/sandbox.py`` by ``hack/generate_sync_sdk.py``
 
 # ruff: noqa: SLF001 - a view and what it shows are one
 
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -187,6 +188,37 @@ class Sandbox(Facade[AsyncSandbox]):
         ends the heartbeat, and the next use of the sandbox says so.
         """
         return self._enter_manager(self._inner.heartbeat(ttl))
+
+    def logs(
+        self,
+        *,
+        container: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        previous: bool = False,
+        timestamps: bool = False,
+    ) -> Generator[bytes, None, None]:
+        """What the program of the sandbox's container wrote to its output: pieces, cut anywhere.
+
+        Args:
+            container: which one; needed only if the Pod has several.
+            follow: go on with what it writes from now on, until the Pod ends.
+            tail: only so many of the last lines.
+            since: only what was written in the last so many seconds.
+            previous: of the container before its last restart.
+            timestamps: put the time before each line.
+
+        Raises:
+            SandboxNotReadyError: there is no Pod, as in a suspended sandbox, or it has not started yet.
+            SandboxGoneError: the sandbox does not exist any more.
+            SandboxError: the API server refuses or cannot be reached.
+        """
+        return self._iterate(
+            self._inner.logs(
+                container=container, follow=follow, tail=tail, since=since, previous=previous, timestamps=timestamps
+            )
+        )
 
     def delete(self) -> None:
         """Delete the claim and with it the sandbox and its volumes; one that is gone already is fine.

@@ -6,13 +6,14 @@ Generated from ``agent_sandbox/sdk/sandboxes.py`` by ``hack/generate_sync_sdk.py
 
 # ruff: noqa: SLF001 - a view and what it shows are one
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, TypeVar
 
+from agent_sandbox.sdk.catalog import PoolInfo, TemplateInfo
 from agent_sandbox.sdk.facade import ContextFacade, in_threads
 from agent_sandbox.sdk.options import ConnectionOptions
-from agent_sandbox.sdk.results import SandboxInfo
+from agent_sandbox.sdk.results import SandboxChange, SandboxInfo
 from agent_sandbox.sdk.sandboxes import AsyncSandboxes
 from agent_sandbox.sdk.sync.sandbox import Sandbox
 
@@ -52,7 +53,7 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
 
     def create(
         self,
-        template_name: str,
+        template_name: str | None = None,
         *,
         name: str | None = None,
         warmpool: str | None = None,
@@ -66,7 +67,7 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         """Make a sandbox that lives until it is deleted or its ttl ends. If this fails, nothing is left behind.
 
         Args:
-            template_name: the SandboxTemplate to make it from.
+            template_name: the SandboxTemplate to make it from; may be left out where ``warmpool`` names a pool.
             name: name of the claim; made up if unset.
             warmpool: ``none`` starts cold, a name takes from that pool; unset takes from any pool of the template.
             template_namespace: namespace of the template if it is another one.
@@ -100,7 +101,7 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
 
     def use(
         self,
-        template_name: str,
+        template_name: str | None = None,
         *,
         warmpool: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -250,6 +251,42 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         return self._iterate(
             self._inner.list(labels=labels, label_selector=label_selector, all_namespaces=all_namespaces)
         )
+
+    def watch(
+        self, *, labels: Mapping[str, str] | None = None, label_selector: str = "", all_namespaces: bool = False
+    ) -> Generator[SandboxChange, None, None]:
+        """The sandboxes as they are, and then every change, until the caller has enough.
+
+        An API server that is away is waited for. What happened meanwhile is told when it is back: what has changed, and
+        what has gone.
+
+        Args:
+            labels: as for ``list``, like the rest.
+            label_selector: only those that this selector matches.
+            all_namespaces: those of other namespaces too.
+
+        Raises:
+            SandboxError: the cluster refuses.
+        """
+        return self._iterate(
+            self._inner.watch(labels=labels, label_selector=label_selector, all_namespaces=all_namespaces)
+        )
+
+    def templates(self) -> Sequence[TemplateInfo]:
+        """What sandboxes can be made from here, by name.
+
+        Raises:
+            SandboxError: the cluster cannot be reached or refuses.
+        """
+        return self._run(lambda job: self._inner.templates())
+
+    def pools(self) -> Sequence[PoolInfo]:
+        """The warm pools of the namespace, by name.
+
+        Raises:
+            SandboxError: the cluster cannot be reached or refuses.
+        """
+        return self._run(lambda job: self._inner.pools())
 
 
 __all__ = ["Sandboxes"]

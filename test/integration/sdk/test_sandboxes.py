@@ -1,5 +1,6 @@
 """AsyncSandboxes and handles: the life of sandboxes beyond one block."""
 
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -12,14 +13,16 @@ from agent_sandbox.sdk import (
     AsyncSandboxes,
     ConnectionOptions,
     SandboxClaimFailedError,
+    SandboxConfigError,
     Sandboxes,
     SandboxGoneError,
     SandboxNotFoundError,
     SandboxReadyTimeoutError,
+    SandboxWarmPoolNotFoundError,
 )
 from agent_sandbox.testing.pretend_cluster import PretendCluster, ready_condition
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
-from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 
 
 def sandboxes_of(cluster: PretendCluster) -> AsyncSandboxes:
@@ -222,3 +225,63 @@ def test_the_synchronous_classes_do_the_same(sync_cluster: PretendCluster) -> No
         for box in made:
             sandboxes.delete(box.claim_name)
         assert list(sandboxes.list()) == []
+
+
+async def test_a_pool_is_enough_to_make_a_sandbox_from(cluster: PretendCluster) -> None:
+    await _create_template_and_pool(cluster)
+    async with sandboxes_of(cluster) as sandboxes:
+        made = await sandboxes.create(warmpool="quick")
+        claim = await cluster.kube.get_object(SANDBOX_CLAIMS, made.claim_name, "default")
+
+        assert claim["spec"]["sandboxTemplateRef"]["name"] == "python"
+        assert claim["spec"]["warmpool"] == "quick"
+        with pytest.raises(SandboxWarmPoolNotFoundError, match="default/missing"):
+            await sandboxes.create(warmpool="missing")
+        with pytest.raises(SandboxConfigError, match="template_name"):
+            await sandboxes.create()
+
+
+async def test_templates_and_pools_are_listed_with_their_troubles(cluster: PretendCluster) -> None:
+    await _create_template_and_pool(cluster)
+    status = {
+        "readyReplicas": 1,
+        "conditions": [ready_condition(1, status="False", reason="Obstacle", message="no room")],
+    }
+    await cluster.kube.patch(
+        SANDBOX_WARM_POOLS, "quick", MergePatch({"status": status}), "default", subresource="status"
+    )
+    async with sandboxes_of(cluster) as sandboxes:
+        assert [one.name for one in await sandboxes.templates()] == ["python"]
+        (pool,) = await sandboxes.pools()
+
+    assert (pool.template_name, pool.wanted, pool.ready) == ("python", 3, 1)
+    assert pool.trouble == "Ready is False, Obstacle: no room"
+
+
+async def _create_template_and_pool(cluster: PretendCluster) -> None:
+    container = {"name": "main", "image": "x"}
+    spec = {"podTemplate": {"spec": {"containers": [container]}}}
+    await cluster.kube.create(SANDBOX_TEMPLATES, {"metadata": {"name": "python"}, "spec": spec}, "default")
+    pool = {"replicas": 3, "sandboxTemplateRef": {"name": "python"}}
+    await cluster.kube.create(SANDBOX_WARM_POOLS, {"metadata": {"name": "quick"}, "spec": pool}, "default")
+
+
+async def test_changes_are_watched_and_writes_that_change_nothing_are_not_told(cluster: PretendCluster) -> None:
+    told: list[tuple[str, str, str]] = []
+    async with sandboxes_of(cluster) as sandboxes:
+        await sandboxes.create("python", name="one", labels={"team": "a"})
+        await sandboxes.create("python", name="other")
+        async with aclosing(sandboxes.watch(labels={"team": "a"})) as changes:
+            async for change in changes:
+                told.append((change.kind, change.info.claim_name, change.info.status.state))
+                if len(told) == 1:
+                    claim = await cluster.kube.get(SANDBOX_CLAIMS, "one", "default")
+                    note = MergePatch({"metadata": {"annotations": {"x": "y"}}})
+                    await cluster.kube.patch(SANDBOX_CLAIMS, "one", note, "default")
+                    await cluster.set_ready(claim, status="False", reason="SandboxSuspended")
+                elif len(told) == 2:
+                    await sandboxes.delete("one")
+                else:
+                    break
+
+    assert told == [("added", "one", "Ready"), ("changed", "one", "Suspended"), ("deleted", "one", "Deleting")]
