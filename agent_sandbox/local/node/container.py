@@ -26,12 +26,14 @@ from agent_sandbox.local.node.environment import Facts, container_command, conta
 from agent_sandbox.local.node.errors import ContainerError, HelperError, NodeError
 from agent_sandbox.local.node.images import WORKSPACE, Image, resolve_image
 from agent_sandbox.local.node.logs import LogFile
+from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, Probe, TcpSocket
-from agent_sandbox.local.node.probes import Target, check, watch_probe
+from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
 from agent_sandbox.local.node.volumes import Volume, VolumeUse, mounts_of
+from agent_sandbox.runtime.events import EventType
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +88,9 @@ class ContainerRunner:
         """Set once it runs and its startup probe succeeded."""
         self._runs = state.restart_count
         self._startup_passed = True
+        self._unhealthy = anyio.Event()
+        self._unhealthy_grace = 0.0
+        self._ending: anyio.CancelScope | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +102,7 @@ class ContainerRunner:
             self.state = state
             self._changed()
 
-    def _report(self, kind: str, reason: str, message: str) -> None:
+    def _report(self, kind: EventType, reason: str, message: str) -> None:
         self._context.report(self._parts.facts.pod, kind, reason, message)
 
     # The loop
@@ -154,7 +159,9 @@ class ContainerRunner:
 
     async def _run_once(self) -> Terminated:
         image = resolve_image(self._container.image)
+        self._report("Normal", "Pulled", f'Container image "{self._container.image}" already present on machine')
         process = await self._start(image)
+        self._report("Normal", "Created", f"Created container: {self.name}")
         await process.until_executed(self._context.clock)
         if not process.alive:
             await process.wait()
@@ -162,6 +169,7 @@ class ContainerRunner:
                 self.process = None
                 await self._end_reason(process, 1)
                 raise ContainerError("StartError", failure)
+        self._report("Normal", "Started", f"Started container {self.name}")
         started_at = self._context.clock.now()
         identity = f"{self._parts.record.uid}/{self.name}/{self._runs}"
         try:
@@ -200,8 +208,10 @@ class ContainerRunner:
 
     async def _watch(self, process: ContainerProcess, readiness: Probe | None) -> int:
         """Probe the container until it ends; its exit code."""
+        self._unhealthy = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(self._probe, process, readiness, name=f"probes of {self.name}")
+            group.start_soon(self._end_when_unhealthy, process, name=f"health of {self.name}")
             code = await process.wait()
             group.cancel_scope.cancel()
         return code
@@ -276,7 +286,8 @@ class ContainerRunner:
         if mount.volume.path is None:
             source = await network.memory_volume(record.uid, mount.name, mount.volume.memory_bytes, record.owner)
         else:
-            source = self._seen(mount.volume.path)
+            path = mount.volume.path
+            source = self._seen(current_files(path) if mount.volume.payload and mount.sub_path else path)
         if not mount.sub_path:
             return source
         root = str(Path(source).relative_to(network.tree))
@@ -337,31 +348,37 @@ class ContainerRunner:
     async def _probe(self, process: ContainerProcess, readiness: Probe | None) -> None:
         container, target, clock = self._container, self._target(process), self._context.clock
         if container.lifecycle is not None and container.lifecycle.post_start is not None:
-            await self._hook(container.lifecycle.post_start, target, process)
+            await self._post_start(container.lifecycle.post_start, target)
         if container.startup_probe is not None:
-            startup = partial(self._startup_changed, process, readiness)
+            startup = partial(self._startup_changed, readiness)
             await watch_probe(container.startup_probe, target, clock, startup, once=True)
         async with anyio.create_task_group() as group:
             if readiness is not None:
                 group.start_soon(watch_probe, readiness, target, clock, self._readiness_changed)
             if container.liveness_probe is not None:
-                liveness = partial(self._liveness_changed, process)
-                group.start_soon(watch_probe, container.liveness_probe, target, clock, liveness)
+                group.start_soon(watch_probe, container.liveness_probe, target, clock, self._liveness_changed)
 
-    async def _hook(self, handler: Handler, target: Target, process: ContainerProcess) -> None:
+    async def _run_hook(self, handler: Handler, target: Target) -> Outcome:
+        if handler.sleep is not None:
+            await self._context.clock.sleep(handler.sleep.seconds)
+            return Outcome(True)
         probe = Probe(http_get=handler.http_get, tcp_socket=handler.tcp_socket, exec=handler.exec, timeout_seconds=3600)
-        outcome = await check(probe, target)
+        return await check(probe, target)
+
+    async def _post_start(self, handler: Handler, target: Target) -> None:
+        outcome = await self._run_hook(handler, target)
         if not outcome.healthy:
             self._report("Warning", "FailedPostStartHook", f"PostStartHook failed: {outcome.message}")
-            process.signal(signal.SIGKILL)
+            self._end_unhealthy("failed postStart hook", None)
+            await anyio.sleep_forever()  # no probe asks a container that is being ended
 
-    def _startup_changed(self, process: ContainerProcess, readiness: Probe | None, healthy: bool, message: str) -> None:
+    def _startup_changed(self, readiness: Probe | None, healthy: bool, message: str) -> None:
         if healthy:
             self._startup_passed = True
             self._become(self.state.with_state(self.state.state, started=True, ready=readiness is None))
             self.did_start.set()
             return
-        self._kill_unhealthy(process, "Startup", message)
+        self._failed_probe("startup", self._container.startup_probe, message)
 
     def _readiness_changed(self, healthy: bool, message: str) -> None:
         if not isinstance(self.state.state, Running):
@@ -370,15 +387,27 @@ class ContainerRunner:
             self._report("Warning", "Unhealthy", f"Readiness probe failed: {message}")
         self._become(self.state.with_state(self.state.state, ready=healthy))
 
-    def _liveness_changed(self, process: ContainerProcess, healthy: bool, message: str) -> None:
+    def _liveness_changed(self, healthy: bool, message: str) -> None:
         if not healthy:
-            self._kill_unhealthy(process, "Liveness", message)
+            self._failed_probe("liveness", self._container.liveness_probe, message)
 
-    def _kill_unhealthy(self, process: ContainerProcess, kind: str, message: str) -> None:
-        self._report("Warning", "Unhealthy", f"{kind} probe failed: {message}")
-        text = f"Container {self.name} failed {kind.lower()} probe, will be restarted"
-        self._report("Normal", "Killing", text)
-        process.signal(signal.SIGKILL)
+    def _failed_probe(self, kind: str, probe: Probe | None, message: str) -> None:
+        self._report("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}")
+        self._end_unhealthy(f"failed {kind} probe", probe)
+
+    def _end_unhealthy(self, why: str, probe: Probe | None) -> None:
+        """Let the container be ended, with the probe's own grace or the Pod's; its restart policy decides what then."""
+        restarts = ", will be restarted" if self._policy != "Never" else ""
+        self._report("Normal", "Killing", f"Container {self.name} {why}{restarts}")
+        grace = probe.termination_grace_period_seconds if probe is not None else None
+        self._unhealthy_grace = float(
+            self._parts.facts.pod.spec.termination_grace_period_seconds if grace is None else grace
+        )
+        self._unhealthy.set()
+
+    async def _end_when_unhealthy(self, process: ContainerProcess) -> None:
+        await self._unhealthy.wait()
+        await self._end(process, self._unhealthy_grace)
 
     # Stopping
 
@@ -390,25 +419,32 @@ class ContainerRunner:
         process = self.process
         if process is None or not process.alive:
             return
-        with anyio.move_on_after(max(0.0, grace)):
-            lifecycle = self._container.lifecycle
-            if lifecycle is not None and lifecycle.pre_stop is not None:
-                await self._pre_stop(lifecycle.pre_stop, process)
-            if grace > 0 and await anyio.to_thread.run_sync(process.heeds, signal.SIGTERM):
-                process.signal(signal.SIGTERM)
-                await process.wait()
-        process.signal(signal.SIGKILL)
-        code = await process.wait()
+        code = await self._end(process, grace)
         self.process = None
         if isinstance(self.state.state, Running):
             started, now = self.state.state.started_at, self._context.clock.now()
             reason = await self._end_reason(process, code)
             self.state = self.state.with_state(Terminated(code, reason, "", started, now), ready=False, started=False)
 
+    async def _end(self, process: ContainerProcess, grace: float) -> int:
+        with anyio.move_on_after(max(0.0, grace)) as self._ending:
+            lifecycle = self._container.lifecycle
+            if grace > 0 and lifecycle is not None and lifecycle.pre_stop is not None:
+                await self._pre_stop(lifecycle.pre_stop, process)
+            if grace > 0 and await anyio.to_thread.run_sync(process.heeds, signal.SIGTERM):
+                process.signal(signal.SIGTERM)
+                await process.wait()
+        process.signal(signal.SIGKILL)
+        return await process.wait()
+
+    def hurry(self, grace: float) -> None:
+        """Leave a container that is being ended no more than ``grace`` seconds from now."""
+        if self._ending is not None:
+            self._ending.deadline = min(self._ending.deadline, anyio.current_time() + max(0.0, grace))
+
     async def _pre_stop(self, handler: Handler, process: ContainerProcess) -> None:
-        probe = Probe(http_get=handler.http_get, tcp_socket=handler.tcp_socket, exec=handler.exec, timeout_seconds=3600)
         try:
-            outcome = await check(probe, self._target(process))
+            outcome = await self._run_hook(handler, self._target(process))
         except NodeError as error:
             self._report("Warning", "FailedPreStopHook", str(error))
             return

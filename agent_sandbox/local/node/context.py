@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient
@@ -12,8 +13,9 @@ from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.pods import Pod
 from agent_sandbox.local.node.records import NodeDirectory
 from agent_sandbox.local.node.runtime import Runtimes
+from agent_sandbox.runtime.events import EventType
 
-ReportEvent = Callable[[Pod, str, str, str], None]
+ReportEvent = Callable[[Pod, EventType, str, str], None]
 """Pod, ``Normal`` or ``Warning``, reason, message. Returns at once."""
 
 
@@ -32,6 +34,8 @@ class NodeOptions:
         stop_grace: seconds that containers get to end when the node itself stops. Short: a user waits at a prompt.
         status_settle: seconds that the first status waits for readiness, so that a Pod that becomes ready at once
             costs one write instead of two.
+        payload_period: seconds between looks at the ConfigMaps and Secrets that volumes show, 60 as the kubelet's
+            syncFrequency.
         max_processes: processes and threads of one container: many times what an agent needs, and the end of a fork
             bomb. The kubelet's podPidsLimit.
         labels: labels that a Pod's nodeSelector may ask for.
@@ -45,6 +49,7 @@ class NodeOptions:
     restart_backoff_reset: float = 600.0
     stop_grace: float = 2.0
     status_settle: float = 1.0
+    payload_period: float = 60.0
     max_processes: int = 2048
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,6 +69,8 @@ class NodeContext:
     base_environment: Mapping[str, str]
     cgroups: Cgroups | None
     """Where containers get their limits; None where this machine allows none."""
+    capacity: Mapping[str, Decimal]
+    """What the machine has (``capacity``)."""
     report: ReportEvent
     root: bool
     """Whether Pods get host uids of their own."""

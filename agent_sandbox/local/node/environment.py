@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from agent_sandbox.local.node.errors import ContainerError
-from agent_sandbox.local.node.pods import Container, EnvVar, Pod
+from agent_sandbox.local.node.pods import Container, EnvVar, Pod, ResourceSelector
+from agent_sandbox.local.node.quantities import parse_quantity
 
 _REFERENCE: Final = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 _KEYED: Final = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -23,6 +25,7 @@ class Facts:
         node_name: the node's name.
         config_maps: data of ConfigMaps by name, as far as the container refers to them.
         secrets: data of Secrets by name, decoded.
+        capacity: what the node has, for limits that a container does not set.
     """
 
     pod: Pod
@@ -31,6 +34,7 @@ class Facts:
     node_name: str
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    capacity: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -79,6 +83,36 @@ def pod_field(path: str, facts: Facts) -> str:
     raise ContainerError("CreateContainerConfigError", f"fieldRef {path!r} is not a field of a Pod known here")
 
 
+def resource_value(selector: ResourceSelector, facts: Facts, container: str = "") -> str:
+    """A container's own limit or request in units of the divisor, rounded up; for a missing limit the node's capacity.
+
+    Args:
+        selector: which one.
+        facts: the Pod and the node.
+        container: whose, unless the selector names another one.
+
+    Raises:
+        ContainerError: there is no such container or resource.
+    """
+    wanted = selector.container_name or container
+    spec = facts.pod.spec
+    found = next((entry for entry in (*spec.containers, *spec.init_containers) if entry.name == wanted), None)
+    kind, _, name = selector.resource.partition(".")
+    if found is None or kind not in {"limits", "requests"}:
+        raise ContainerError(
+            "CreateContainerConfigError",
+            f"resourceFieldRef {selector.resource!r} of container {wanted!r}: no such resource or container",
+        )
+    limits, requests = found.resources.limits, found.resources.requests
+    value = limits.get(name) if kind == "limits" else requests.get(name, limits.get(name))
+    if value is None:
+        amount = facts.capacity.get(name, Decimal(0)) if kind == "limits" else Decimal(0)
+    else:
+        amount = parse_quantity(value)
+    divisor = parse_quantity(selector.divisor) if selector.divisor else Decimal(1)
+    return str(int((amount / (divisor or Decimal(1))).to_integral_value(ROUND_CEILING)))
+
+
 def _object_value(
     kind: str, objects: Mapping[str, Mapping[str, str]], name: str, key: str, *, optional: bool
 ) -> str | None:
@@ -91,12 +125,14 @@ def _object_value(
     raise ContainerError("CreateContainerConfigError", missing)
 
 
-def _value(variable: EnvVar, facts: Facts, so_far: Mapping[str, str]) -> str | None:
+def _value(variable: EnvVar, facts: Facts, so_far: Mapping[str, str], container: str) -> str | None:
     source = variable.value_from
     if source is None:
         return expand(variable.value, so_far)
     if source.field_ref is not None:
         return pod_field(source.field_ref.field_path, facts)
+    if source.resource_field_ref is not None:
+        return resource_value(source.resource_field_ref, facts, container)
     if source.config_map_key_ref is not None:
         ref = source.config_map_key_ref
         return _object_value("configmap", facts.config_maps, ref.name, ref.key, optional=ref.optional)
@@ -132,7 +168,7 @@ def container_environment(container: Container, facts: Facts, base: Mapping[str,
                 raise ContainerError("CreateContainerConfigError", f"{kind} {ref.name!r} not found")
             result |= {f"{many.prefix}{key}": value for key, value in objects.get(ref.name, {}).items()}
     for variable in container.env:
-        value = _value(variable, facts, result)
+        value = _value(variable, facts, result, container.name)
         if value is not None:
             result[variable.name] = value
     return result

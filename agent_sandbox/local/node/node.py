@@ -12,8 +12,10 @@ Errors:
 """
 
 import os
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,7 @@ from agent_sandbox.local.node.addresses import BARE_NETWORK, ISOLATED_NETWORK, A
 from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.bare_runtime import BareRuntime
 from agent_sandbox.local.node.bubblewrap_runtime import BubblewrapRuntime
+from agent_sandbox.local.node.capacity import read_capacity
 from agent_sandbox.local.node.cgroups import Cgroups, find_cgroups
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
@@ -43,7 +46,6 @@ from agent_sandbox.local.node.errors import (
     RuntimeUnavailableError,
     StateInUseError,
 )
-from agent_sandbox.local.node.events import PodEvents
 from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
@@ -55,6 +57,7 @@ from agent_sandbox.local.node.runtime import Runtimes
 from agent_sandbox.local.node.trial import Machine, network_binds, try_isolation
 from agent_sandbox.local.node.volumes import claim_names
 from agent_sandbox.local.node.worker import PodWorker
+from agent_sandbox.runtime.events import EventRecorder, EventType
 from agent_sandbox.runtime.informer import Informer
 from agent_sandbox.runtime.store import Change
 from agent_sandbox_api.core import NAMESPACES, NETWORK_POLICIES, SERVICES
@@ -102,13 +105,16 @@ class Node:
         self._firewall = Firewall(self.network, clock, self._endpoints, self._policies.store, self._namespaces.store)
         self._services = Informer(client, SERVICES, clock=clock)
         self._names = ServiceNames(self._services.store, self._informer.store)
-        self._events = PodEvents(client, clock, self.options.name)
+        self._events = EventRecorder(
+            client, component="kubelet", instance=self.options.name, clock=clock, random=random.SystemRandom()
+        )
         self._addresses = AddressPool(ISOLATED_NETWORK)
         # Workers by Pod UID; a UID is here from the moment its Pod is bound until its worker has ended.
         self._workers: dict[str, PodWorker | None] = {}
         self._refused: dict[str, str] = {}
         self._context: NodeContext | None = None
         self._cgroups: Cgroups | None = None
+        self._capacity: Mapping[str, Decimal] = {}
         self._tasks: TaskGroup | None = None
         self._records: dict[str, PodRecord] = {}
         self._access = PodAccess(self._directory, clock, self._workers.get, self._current_context)
@@ -135,6 +141,7 @@ class Node:
             stack.callback(os.close, lock)
             root = await anyio.to_thread.run_sync(build_root_files, self._directory.runtime)
             self._cgroups = await anyio.to_thread.run_sync(find_cgroups, self._directory.root)
+            self._capacity = await anyio.to_thread.run_sync(read_capacity, self._directory.root)
             try:
                 await self._run_on(root, lock, task_status)
             finally:
@@ -228,7 +235,8 @@ class Node:
             addresses=self._addresses,
             base_environment=root.environment,
             cgroups=self._cgroups,
-            report=self._events.report,
+            capacity=self._capacity,
+            report=self._report,
             root=os.geteuid() == 0 and not self.options.unisolated,
         )
 
@@ -306,7 +314,10 @@ class Node:
     def _complain(self, stored: StoredPod, message: str) -> None:
         if self._refused.get(stored.metadata.uid) != message:
             self._refused[stored.metadata.uid] = message
-            self._events.report(Pod(stored.metadata), "Warning", "FailedScheduling", message)
+            self._report(Pod(stored.metadata), "Warning", "FailedScheduling", message)
+
+    def _report(self, pod: Pod, kind: EventType, reason: str, message: str) -> None:
+        self._events.event(pod, type=kind, reason=reason, action=reason, note=message, resource=NODE_PODS)
 
     async def _bind(self, pod: Pod) -> None:
         uid = pod.metadata.uid
@@ -331,6 +342,7 @@ class Node:
             if latest is not None:
                 self._consider(latest)
             return
+        self._report(pod, "Normal", "Scheduled", f"Successfully assigned {pod.key} to {self.options.name}")
         # No need to wait until the watch shows our own write.
         bound = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=self.options.name))
         await self._live(bound)
@@ -366,7 +378,7 @@ class Node:
         patch = MergePatch({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}})
         metadata = pod.metadata
         await self._client.patch(NODE_PODS, metadata.name, patch, metadata.namespace, subresource="status")
-        self._events.report(pod, "Warning", "FailedScheduling", text)
+        self._report(pod, "Warning", "FailedScheduling", text)
 
     async def _live(self, pod: Pod) -> None:
         uid = pod.metadata.uid

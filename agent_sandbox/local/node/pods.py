@@ -98,16 +98,27 @@ class ExecAction(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, rename="camel", frozen=True):
-    """How a container is asked for its health. Times in seconds, with Kubernetes' defaults."""
+    """How a container is asked for its health. Times in seconds, with Kubernetes' defaults.
+
+    ``termination_grace_period_seconds`` is the time that a container found unhealthy gets to end; None: the Pod's.
+    """
 
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     exec: ExecAction | None = None
+    grpc: _Object | None = None
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
     period_seconds: int = 10
     success_threshold: int = 1
     failure_threshold: int = 3
+    termination_grace_period_seconds: int | None = None
+
+
+class SleepAction(msgspec.Struct, frozen=True):
+    """A hook that does nothing for so many seconds."""
+
+    seconds: int = 0
 
 
 class Handler(msgspec.Struct, rename="camel", frozen=True):
@@ -116,6 +127,7 @@ class Handler(msgspec.Struct, rename="camel", frozen=True):
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     exec: ExecAction | None = None
+    sleep: SleepAction | None = None
 
 
 class Lifecycle(msgspec.Struct, rename="camel", frozen=True):
@@ -157,6 +169,7 @@ class Container(msgspec.Struct, rename="camel", frozen=True):
 
     name: str
     image: str = ""
+    image_pull_policy: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     working_dir: str = ""
@@ -173,6 +186,9 @@ class Container(msgspec.Struct, rename="camel", frozen=True):
     restart_policy: str = ""
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: str = "File"
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
 
 
 class PodSecurity(msgspec.Struct, rename="camel", frozen=True):
@@ -182,6 +198,19 @@ class PodSecurity(msgspec.Struct, rename="camel", frozen=True):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     fs_group: int | None = None
+
+
+class HostAlias(msgspec.Struct, frozen=True):
+    """One more line of ``/etc/hosts``."""
+
+    ip: str = ""
+    hostnames: tuple[str, ...] = ()
+
+
+class ReadinessGate(msgspec.Struct, rename="camel", frozen=True):
+    """A condition, set by somebody else, without which the Pod is not Ready."""
+
+    condition_type: str = ""
 
 
 class PodSpec(msgspec.Struct, rename="camel", frozen=True):
@@ -202,6 +231,9 @@ class PodSpec(msgspec.Struct, rename="camel", frozen=True):
     host_pid: bool = msgspec.field(default=False, name="hostPID")
     host_ipc: bool = msgspec.field(default=False, name="hostIPC")
     node_selector: dict[str, str] = {}
+    share_process_namespace: bool = False
+    host_aliases: tuple[HostAlias, ...] = ()
+    readiness_gates: tuple[ReadinessGate, ...] = ()
     scheduling_gates: tuple[_Object, ...] = ()
     security_context: PodSecurity = PodSecurity()
 
@@ -217,6 +249,11 @@ class Pod(msgspec.Struct, rename="camel", frozen=True):
     def key(self) -> str:
         """``namespace/name``, for people."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def sidecars(self) -> frozenset[str]:
+        """Names of the init containers that go on running beside the main ones."""
+        return frozenset(entry.name for entry in self.spec.init_containers if entry.restart_policy == "Always")
 
 
 class StoredPod(msgspec.Struct, frozen=True):

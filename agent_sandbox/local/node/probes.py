@@ -7,8 +7,10 @@ Those early attempts never count as failures.
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import anyio
@@ -86,7 +88,10 @@ async def _tcp(action: TcpSocket, target: Target) -> Outcome:
 async def _http(action: HttpGet, target: Target) -> Outcome:
     host, port = action.host or target.address, port_number(action.port, target.container)
     connection = await target.network.connect(host, port)
-    reader, writer = await asyncio.open_connection(sock=connection, limit=_STATUS_LINE_LIMIT)
+    tls, name = (_unverified(), host) if action.scheme == "HTTPS" else (None, None)
+    reader, writer = await asyncio.open_connection(
+        sock=connection, limit=_STATUS_LINE_LIMIT, ssl=tls, server_hostname=name
+    )
     try:
         headers = {"Host": f"{host}:{port}", "User-Agent": "kube-probe/local", "Accept": "*/*", "Connection": "close"}
         headers |= {str(header.get("name")): str(header.get("value", "")) for header in action.http_headers}
@@ -102,6 +107,15 @@ async def _http(action: HttpGet, target: Target) -> Outcome:
     if 200 <= status < 400:
         return Outcome(True)
     return Outcome(False, f"HTTP probe failed with statuscode: {status}")
+
+
+@lru_cache(maxsize=1)
+def _unverified() -> ssl.SSLContext:
+    """TLS without a check of the certificate, as a kubelet's probes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def _exec(action: ExecAction, target: Target) -> Outcome:

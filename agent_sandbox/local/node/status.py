@@ -113,6 +113,8 @@ class PodState:
         host_ip: the node's.
         started_at: when this node took the Pod.
         restart_policy: of the Pod.
+        sidecars: names of the init containers that go on running.
+        readiness_gates: conditions of others without which the Pod is not Ready.
         failure: reason and message if the Pod as a whole failed (deadline, refused).
         warnings: conditions beyond Kubernetes' own: type to message.
     """
@@ -126,6 +128,7 @@ class PodState:
     started_at: datetime | None = None
     failure: tuple[str, str] | None = None
     warnings: Mapping[str, str] = field(default_factory=dict)
+    readiness_gates: tuple[str, ...] = ()
 
 
 _INITIALIZED: Final = "Initialized"
@@ -171,13 +174,27 @@ def phase(pod: PodState) -> str:
     return "Running"
 
 
-def _readiness(pod: PodState, current: str) -> tuple[bool, str, str]:
+def _containers_readiness(pod: PodState, current: str) -> tuple[bool, str, str]:
     if current in {"Succeeded", "Failed"}:
         return False, "PodCompleted" if current == "Succeeded" else "PodFailed", ""
-    unready = [entry.name for entry in pod.containers if not entry.ready]
+    lasting = [entry for entry in pod.init_containers if entry.name in pod.sidecars]
+    unready = [entry.name for entry in (*lasting, *pod.containers) if not entry.ready]
     if not unready:
         return True, "", ""
     return False, "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
+
+
+def _readiness(
+    pod: PodState, containers: tuple[bool, str, str], previous: Sequence[ConditionView]
+) -> tuple[bool, str, str]:
+    if not containers[0]:
+        return containers
+    for gate in pod.readiness_gates:
+        found = find_condition(tuple(previous), gate)
+        if found is None or found.status != "True":
+            is_now = found.status if found is not None else ""
+            return False, "ReadinessGatesNotReady", f'pod readiness gate "{gate}" is not "True", but "{is_now}"'
+    return True, "", ""
 
 
 def _initialization(pod: PodState) -> tuple[bool, str, str]:
@@ -188,23 +205,28 @@ def _initialization(pod: PodState) -> tuple[bool, str, str]:
 
 
 def pod_status(pod: PodState, previous: Sequence[ConditionView], now: datetime) -> _Json:
-    """The whole ``status``; a condition's time moves only when its status does."""
+    """What a kubelet writes of ``status``.
+
+    A condition's time moves only when its status does; conditions that are not a kubelet's stay as they are.
+    """
     current = phase(pod)
-    ready = _readiness(pod, current)
+    containers_ready = _containers_readiness(pod, current)
     wanted = [
         ("PodScheduled", (True, "", "")),
         ("PodReadyToStartContainers", (bool(pod.address), "", "")),
         (_INITIALIZED, _initialization(pod)),
-        ("ContainersReady", ready),
-        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+        ("Ready", _readiness(pod, containers_ready, previous)),
         *((kind, (True, kind, message)) for kind, message in pod.warnings.items()),
     ]
+    ours = {kind for kind, _ in wanted}
+    conditions = [_condition(kind, verdict, previous, now) for kind, verdict in wanted]
+    conditions += [_kept(entry) for entry in previous if entry.type not in ours]
     status: _Json = {
         "phase": current,
-        "conditions": [_condition(kind, verdict, previous, now) for kind, verdict in wanted],
+        "conditions": conditions,
         "hostIP": pod.host_ip,
         "hostIPs": [{"ip": pod.host_ip}],
-        "qosClass": "BestEffort",
         "containerStatuses": [entry.to_json() for entry in pod.containers],
     }
     if pod.init_containers:
@@ -216,6 +238,12 @@ def pod_status(pod: PodState, previous: Sequence[ConditionView], now: datetime) 
     if pod.failure is not None:
         status |= {"reason": pod.failure[0], "message": pod.failure[1]}
     return status
+
+
+def _kept(entry: ConditionView) -> _Json:
+    since = format_time(entry.last_transition_time) if entry.last_transition_time is not None else ""
+    body = {"type": entry.type, "status": entry.status, "reason": entry.reason, "message": entry.message}
+    return _without_empty({**body, "lastTransitionTime": since})
 
 
 def _condition(kind: str, verdict: tuple[bool, str, str], previous: Sequence[ConditionView], now: datetime) -> _Json:

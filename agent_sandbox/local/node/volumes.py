@@ -1,22 +1,24 @@
 """Turns the volumes of a Pod into directories on the host and says where each appears in a container.
 
 Understood: emptyDir (on disk or in memory), persistentVolumeClaim, configMap, secret, downwardAPI, projected (of
-those). Files of a configMap or secret are written once, when the Pod starts.
+those). Files of the last four follow the objects that they come from (``VolumeMaker.refresh``).
 """
 
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import msgspec
+
 from agent_sandbox.kube import KubeClient, NotFoundError
-from agent_sandbox.local.node.environment import Facts, pod_field
+from agent_sandbox.local.node.environment import Facts, pod_field, resource_value
 from agent_sandbox.local.node.errors import ContainerError
-from agent_sandbox.local.node.pods import Container, Pod
+from agent_sandbox.local.node.payload import PayloadFile, write_payload
+from agent_sandbox.local.node.pods import Container, Pod, ResourceSelector
 from agent_sandbox.local.node.quantities import parse_quantity
-from agent_sandbox.local.node.records import PodRecord, owned_directory, write_atomically
+from agent_sandbox.local.node.records import PodRecord, owned_directory
 from agent_sandbox_api.core import MetaOnlyView
 from agent_sandbox_api.resource import Resource
 
@@ -26,6 +28,7 @@ CONFIG_MAPS: Final[Resource[MetaOnlyView]] = Resource("", "v1", "configmaps", "C
 SECRETS: Final[Resource[MetaOnlyView]] = Resource("", "v1", "secrets", "Secret", MetaOnlyView)
 
 _DEFAULT_MEMORY_BYTES: Final = 256 * 1024 * 1024
+_PAYLOADS: Final = ("projected", "configMap", "secret", "downwardAPI")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Volume:
         path: its directory on the host; None for one in memory.
         memory_bytes: size of one in memory.
         read_only: whether nobody may write.
+        payload: whether it consists of files that the node writes (``payload``).
     """
 
     path: Path | None = None
     memory_bytes: int = 0
     read_only: bool = False
+    payload: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,22 +141,29 @@ class VolumeMaker:
         """
         return {volume["name"]: self._one(volume) for volume in self._facts.pod.spec.volumes}
 
+    def refresh(self) -> None:
+        """Write again what ConfigMaps, Secrets and fields of the Pod say now.
+
+        Raises:
+            ContainerError: something that it names does not exist any more; the files stay as they are.
+        """
+        for volume in self._facts.pod.spec.volumes:
+            if is_payload(volume):
+                self._one(volume)
+
     def _one(self, volume: _Json) -> Volume:
-        name = volume["name"]
-        path = self._directory / name
+        path = self._directory / volume["name"]
         if "emptyDir" in volume:
             return self._empty(volume["emptyDir"] or {}, path)
         if "persistentVolumeClaim" in volume:
             source = volume["persistentVolumeClaim"]
             return Volume(self._claims[source["claimName"]], read_only=bool(source.get("readOnly")))
-        if "projected" in volume:
-            files: dict[str, bytes] = {}
-            for source in volume["projected"].get("sources") or ():
-                files |= self._files(source, name)
-            return self._written(files, path, volume["projected"].get("defaultMode", 0o644))
-        files = self._files(volume, name)
-        kind = next(key for key in ("configMap", "secret", "downwardAPI") if key in volume)
-        return self._written(files, path, volume[kind].get("defaultMode", 0o644))
+        files: dict[str, PayloadFile] = {}
+        for source in volume["projected"].get("sources") or () if "projected" in volume else (volume,):
+            files |= self._files(source, volume["name"])
+        kind = next(key for key in _PAYLOADS if key in volume)
+        write_payload(path, files, volume[kind].get("defaultMode", 0o644), self._record.owner)
+        return Volume(path, read_only=True, payload=True)
 
     def _empty(self, source: _Json, path: Path) -> Volume:
         if source.get("medium") == "Memory":
@@ -159,56 +171,47 @@ class VolumeMaker:
             return Volume(memory_bytes=int(parse_quantity(limit)) if limit else _DEFAULT_MEMORY_BYTES)
         return Volume(owned_directory(path, self._record.owner, 0o777))
 
-    def _files(self, source: _Json, volume: str) -> dict[str, bytes]:
+    def _files(self, source: _Json, volume: str) -> dict[str, PayloadFile]:
         if "configMap" in source:
             wanted = source["configMap"]
-            return self._keys("configmap", self._objects.config_maps, wanted.get("name", ""), wanted)
+            return _keys("configmap", self._objects.config_maps, wanted.get("name", ""), wanted)
         if "secret" in source:
             wanted = source["secret"]
             name = wanted.get("secretName") or wanted.get("name", "")
-            return self._keys("secret", self._objects.secrets, name, wanted)
+            return _keys("secret", self._objects.secrets, name, wanted)
         if "downwardAPI" in source:
             items = source["downwardAPI"].get("items") or ()
-            return {item["path"]: self._downward(item) for item in items}
+            return {item["path"]: PayloadFile(self._downward(item), item.get("mode")) for item in items}
         kinds = ", ".join(key for key in source if key != "name")
         raise ContainerError(
             "CreateContainerConfigError", f"volume {volume!r} is of a kind the local node does not have: {kinds}"
         )
 
     def _downward(self, item: _Json) -> bytes:
-        reference = item.get("fieldRef")
-        if not reference:
-            raise ContainerError("CreateContainerConfigError", "downwardAPI volumes know fieldRef only on this node")
-        return pod_field(reference["fieldPath"], self._facts).encode()
+        if item.get("resourceFieldRef"):
+            selector = msgspec.convert(item["resourceFieldRef"], ResourceSelector)
+            return resource_value(selector, self._facts).encode()
+        return pod_field((item.get("fieldRef") or {}).get("fieldPath", ""), self._facts).encode()
 
-    @staticmethod
-    def _keys(kind: str, objects: Mapping[str, Mapping[str, bytes]], name: str, wanted: _Json) -> dict[str, bytes]:
-        found = objects.get(name)
-        if found is None:
-            if wanted.get("optional"):
-                return {}
-            raise ContainerError("CreateContainerConfigError", f"{kind} {name!r} not found")
-        items = wanted.get("items")
-        if not items:
-            return dict(found)
-        missing = [item["key"] for item in items if item["key"] not in found]
-        if missing and not wanted.get("optional"):
-            raise ContainerError("CreateContainerConfigError", f"{kind} {name!r} has no key {missing[0]!r}")
-        return {item["path"]: found[item["key"]] for item in items if item["key"] in found}
 
-    def _written(self, files: Mapping[str, bytes], path: Path, mode: int) -> Volume:
-        owned_directory(path, self._record.owner)
-        for name, data in files.items():
-            parts = PurePosixPath(name).parts
-            if ".." in parts or name.startswith("/"):
-                raise ContainerError("CreateContainerConfigError", f"volume path {name!r} leaves its volume")
-            target = path / name
-            if len(parts) > 1:
-                owned_directory(target.parent, self._record.owner)
-            write_atomically(target, data, mode & 0o777 | 0o400)
-            if self._record.owner != -1:
-                os.chown(target, self._record.owner, self._record.owner)
-        return Volume(path, read_only=True)
+def is_payload(volume: _Json) -> bool:
+    """Whether a volume consists of files that the node writes and keeps up to date."""
+    return any(kind in volume for kind in _PAYLOADS)
+
+
+def _keys(kind: str, objects: Mapping[str, Mapping[str, bytes]], name: str, wanted: _Json) -> dict[str, PayloadFile]:
+    found = objects.get(name)
+    if found is None:
+        if wanted.get("optional"):
+            return {}
+        raise ContainerError("CreateContainerConfigError", f"{kind} {name!r} not found")
+    items = wanted.get("items")
+    if not items:
+        return {key: PayloadFile(data) for key, data in found.items()}
+    missing = [item["key"] for item in items if item["key"] not in found]
+    if missing and not wanted.get("optional"):
+        raise ContainerError("CreateContainerConfigError", f"{kind} {name!r} has no key {missing[0]!r}")
+    return {item["path"]: PayloadFile(found[item["key"]], item.get("mode")) for item in items if item["key"] in found}
 
 
 def claim_names(pod: Pod) -> list[str]:

@@ -27,13 +27,14 @@ from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
 from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
 from agent_sandbox.local.node.runtime import Runtime
 from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
-from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, read_referred
+from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, is_payload, read_referred
 from agent_sandbox_api.core.kinds import ContainerStatusView
 
 log = structlog.get_logger(__name__)
 
 _RETRY: Final = 1.0
 _COALESCE: Final = 0.01
+_LEAST_SIDECAR_GRACE: Final = 2.0
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 FindClaim = Callable[[str, str], Path | None]
@@ -72,8 +73,11 @@ class PodWorker:
             self._gone = True
         else:
             self.pod = pod
+            self._touch()  # a readiness gate may have changed
         if pod is None or pod.metadata.deleting:
             self._deleted.set()
+            for runner in self.runners.values():
+                runner.hurry(self.grace())
 
     # Life
 
@@ -102,7 +106,10 @@ class PodWorker:
         try:
             with anyio.fail_after(deadline):
                 parts = await self._prepare()
-                await self._run_containers(parts)
+                async with anyio.create_task_group() as upkeep:
+                    upkeep.start_soon(self._refresh_forever, name=f"files of {self.pod.key}")
+                    await self._run_containers(parts)
+                    upkeep.cancel_scope.cancel()
         except TimeoutError:
             self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         with anyio.CancelScope(shield=True):
@@ -148,7 +155,7 @@ class PodWorker:
         objects = await read_referred(self._context.client, self.pod)
         claims = {name: self._claim(name) for name in claim_names(self.pod)}
         facts = self._facts(objects)
-        maker = VolumeMaker(self.record, files / "volumes", facts, objects, claims)
+        maker = self._maker(facts, objects, claims)
         hostname = self.pod.spec.hostname or self.record.name
 
         def make() -> PodParts:
@@ -161,6 +168,22 @@ class PodWorker:
 
         return await anyio.to_thread.run_sync(make)
 
+    def _maker(self, facts: Facts, objects: ReferredObjects, claims: Mapping[str, Path]) -> VolumeMaker:
+        volumes = self._context.directory.pod(self.record.uid) / "files" / "volumes"
+        return VolumeMaker(self.record, volumes, facts, objects, claims)
+
+    async def _refresh_forever(self) -> None:
+        """Let files of ConfigMaps, Secrets and the Pod's own fields follow what they come from."""
+        if not any(is_payload(volume) for volume in self.pod.spec.volumes):
+            return
+        while True:
+            await self._context.clock.sleep(self._context.options.payload_period)
+            try:
+                objects = await read_referred(self._context.client, self.pod)
+                await anyio.to_thread.run_sync(self._maker(self._facts(objects), objects, {}).refresh)
+            except (ContainerError, KubeError, OSError, ValueError) as error:
+                self._context.report(self.pod, "Warning", "FailedMount", str(error))
+
     def _facts(self, objects: ReferredObjects) -> Facts:
         options = self._context.options
         return Facts(
@@ -170,6 +193,7 @@ class PodWorker:
             options.name,
             objects.as_text("config_maps"),
             objects.as_text("secrets"),
+            self._context.capacity,
         )
 
     def _claim(self, name: str) -> Path:
@@ -216,14 +240,26 @@ class PodWorker:
         return isinstance(state, Terminated) and state.exit_code == 0
 
     def grace(self) -> float:
-        """Seconds that the containers get to end: the delete's own, else the Pod's."""
+        """Seconds that the containers get to end: the delete's own, else the Pod's; none if it is gone already."""
+        if self._gone:
+            return 0.0
         asked = self.pod.metadata.deletion_grace_period_seconds
         return float(self.pod.spec.termination_grace_period_seconds if asked is None else asked)
 
     async def _stop_containers(self, grace: float) -> None:
+        """End the containers together, then the sidecars, the last one first, within what is left of the grace."""
+        clock = self._context.clock
+        deadline = clock.monotonic() + grace
+        sidecars = self.pod.sidecars
         async with anyio.create_task_group() as group:
-            for runner in self.runners.values():
-                group.start_soon(runner.stop, grace)
+            for name, runner in self.runners.items():
+                if name not in sidecars:
+                    group.start_soon(runner.stop, grace)
+        for container in reversed(self.pod.spec.init_containers):
+            if container.name in sidecars and container.name in self.runners:
+                await self.runners[container.name].stop(
+                    max(deadline - clock.monotonic(), min(grace, _LEAST_SIDECAR_GRACE))
+                )
 
     async def stop_for_node(self, grace: float) -> None:
         """Stop the containers because the node stops; the Pod lives on and starts again with the next node."""
@@ -232,8 +268,9 @@ class PodWorker:
 
     async def _terminate(self) -> None:
         await self._deleted.wait()
-        if any(runner.process is not None for runner in self.runners.values()):
-            self._context.report(self.pod, "Normal", "Killing", "Stopping the Pod's containers")
+        for name, runner in self.runners.items():
+            if runner.process is not None:
+                self._context.report(self.pod, "Normal", "Killing", f"Stopping container {name}")
         await self._stop_containers(self.grace())
 
     async def _drop_network(self) -> None:
@@ -283,7 +320,8 @@ class PodWorker:
             host_ip=self._context.options.host_ip,
             containers=tuple(self._states[entry.name] for entry in spec.containers),
             init_containers=tuple(self._states[entry.name] for entry in spec.init_containers),
-            sidecars=frozenset(entry.name for entry in spec.init_containers if entry.restart_policy == "Always"),
+            sidecars=self.pod.sidecars,
+            readiness_gates=tuple(gate.condition_type for gate in spec.readiness_gates),
             address=self.record.address if self._has_network else "",
             started_at=self._started_at,
             failure=self._failure,
