@@ -29,6 +29,11 @@ test-slow: ## Run the tests that take longer: elections between processes, a soa
 	@hack/setup.sh dev
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
+.PHONY: test-nightly
+test-nightly: ## Try 2,000 new scripts on the model of the controllers (ten minutes).
+	@hack/setup.sh dev
+	AGENT_SANDBOX_MODEL_EXAMPLES=2000 $(BIN)/pytest test/integration/controllers/test_model.py $(PYTEST_ARGS)
+
 ##@ Develop
 .PHONY: setup
 setup: ## Make the virtual environment with everything for development.

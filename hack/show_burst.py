@@ -2,6 +2,7 @@
 
     hack/show_burst.py                         200 claims against a pool of 50, `agent-sandbox manager` as a process
     hack/show_burst.py --kills 10              the same, with two managers that elect; the leader gets kill -9 ten times
+    hack/show_burst.py --logs FOLDER           keeps the managers' logs there
 
 Prints how long claims took, what was written by verb and kind, and ends with status 1 if the end state is not: every
 claim bound to a Sandbox of its own, the pool back at its size, no Sandbox and no Pod too many, also after the claims
@@ -24,16 +25,19 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import structlog
 
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import EventType, KubeClient, NotFoundError, connect
-from agent_sandbox.runtime import LeaderElectionOptions, Manager, ManagerOptions
+from agent_sandbox.runtime import LeaderElectionOptions, LeadershipLostError, Manager, ManagerOptions
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import LEASES, PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 from agent_sandbox_api.views import is_condition_true
 from agent_sandbox_controllers import ControllerOptions, register
 from show_cluster import LEASE, NAMESPACE, SYSTEM, Audit, HollowNode, cluster, say, until
+
+log = structlog.get_logger(__name__)
 
 POOL = "pool"
 TEMPLATE = "python"
@@ -85,9 +89,14 @@ async def lead(kubeconfig: Path, identity: str) -> None:
     election = LeaderElectionOptions(
         namespace=SYSTEM, name=LEASE, identity=identity, lease_duration=3.0, renew_deadline=2.0, retry_period=0.4
     )
-    manager = Manager(client, clock=clock, options=ManagerOptions(component=LEASE, leader_election=election))
-    register(manager, ControllerOptions())
-    await manager.run()
+    while True:
+        manager = Manager(client, clock=clock, options=ManagerOptions(component=LEASE, leader_election=election))
+        register(manager, ControllerOptions())
+        try:
+            await manager.run()
+        except LeadershipLostError as error:
+            # The Lease is short and the machine may be slow. A kubelet would start the container again.
+            log.warning("starting again", because=str(error))
 
 
 @dataclass
@@ -108,8 +117,8 @@ class Managers:
         else:
             command = [sys.executable, "-m", "agent_sandbox", "manager", "--kubeconfig", str(self.kubeconfig)]
             command += ["--metrics-bind-address=", "--health-probe-bind-address=", "--log-level=warning"]
-        with (self.folder / f"{identity}.log").open("wb") as log:
-            self.running[identity] = await anyio.open_process(command, stdout=log, stderr=log)
+        with (self.folder / f"{identity}.log").open("wb") as output:
+            self.running[identity] = await anyio.open_process(command, stdout=output, stderr=output)
 
     async def kill(self, identity: str) -> None:
         """End a process as a power cut would."""
@@ -125,10 +134,10 @@ class Managers:
     def errors(self) -> list[str]:
         """What the logs hold of errors, or of something that was forbidden; for each log its last such lines."""
         found: list[str] = []
-        for log in sorted(self.folder.glob("manager-*.log")):
-            lines = log.read_text().splitlines()
-            bad = [line for line in lines if re.search(r'"level": ?"(error|critical)"|: 403 |Error: ', line)]
-            found += [f"{log.name}: {line.strip()}" for line in bad[-3:]]
+        for file in sorted(self.folder.glob("manager-*.log")):
+            lines = file.read_text().splitlines()
+            bad = [line for line in lines if re.search(r"\[(error|critical) *\]|Traceback|: 403 |Error: ", line)]
+            found += [f"{file.name}: {line.strip()}" for line in bad[-3:]]
         return found
 
 
@@ -271,7 +280,9 @@ async def show(arguments: argparse.Namespace, admin: Path, kubeconfig: Path, aud
     client, hollow = await connect(admin), await connect(admin)
     watcher, node = Watcher(), HollowNode(hollow, arguments.node_seconds)
     elects = arguments.kills > 0
-    async with processes(kubeconfig, admin.parent, elects=elects) as managers, anyio.create_task_group() as tasks:
+    folder = arguments.logs or admin.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    async with processes(kubeconfig, folder, elects=elects) as managers, anyio.create_task_group() as tasks:
         tasks.start_soon(node.run)
         await prepare(client, arguments.pool)
         await at_rest(audit)
@@ -322,6 +333,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=50)
     parser.add_argument("--kills", type=int, default=0, help="how often the leader gets kill -9")
     parser.add_argument("--node-seconds", type=float, default=1.0, help="how long a Pod takes to be Ready")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the managers' logs stay")
     parser.add_argument("--lead", metavar="IDENTITY", help=argparse.SUPPRESS)
     parser.add_argument("--kubeconfig", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -18,6 +18,7 @@ from agent_sandbox.runtime.errors import (
     RuntimeFault,
     ShutdownTimeoutError,
     TerminalError,
+    WriteCutError,
 )
 from agent_sandbox.runtime.events import EventRecorder
 from agent_sandbox.runtime.fence import Fence, FencedTransport
@@ -78,6 +79,7 @@ __all__ = [
     "WatchOptions",
     "WebhookServer",
     "WorkQueue",
+    "WriteCutError",
     "all_of",
     "annotations_changed",
     "any_of",

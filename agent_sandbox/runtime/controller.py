@@ -14,7 +14,7 @@ import anyio.abc
 import structlog
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import ConflictError
+from agent_sandbox.kube import ConflictError, KubeError
 from agent_sandbox.runtime.cache import Cache
 from agent_sandbox.runtime.errors import LeadershipLostError, QueueClosed, TerminalError
 from agent_sandbox.runtime.metrics import Metrics
@@ -217,7 +217,10 @@ class Worker:
             # Somebody else was first. Normal in a shared world: seen by the counter, not worth a stack trace.
             log.info("reconcile lost a race, trying again", error=str(error), pause=self._retry(request))
         except LeadershipLostError:
-            self._retry(request)  # the process is ending; the successor reconciles this key
+            self._retry(request)  # the process is ending; the successor reconciles this key, whatever was cut
+        except KubeError as error:
+            # The server or the network; the message names the request, a stack trace would only name our own plumbing.
+            log.error("reconcile failed, trying again", error=str(error), pause=self._retry(request))
         except Exception as error:
             if isinstance(error, BUGS):
                 self._metrics.panics.inc()

@@ -8,10 +8,13 @@
         ├── CacheSyncError      a cache did not fill in time: RBAC, a missing CRD or the network
         ├── InformerStoppedError    somebody waits for an informer that has ended
         ├── LeadershipLostError the Lease could not be renewed in time: no write may leave any more
+        │   └── WriteCutError   ... while a write was under way; also a ``kube.OutcomeUnknownError``
         └── ShutdownTimeoutError    something did not end within the grace period
 
 ``QueueClosed`` is not an error but the end of a queue.
 """
+
+from agent_sandbox.kube import OutcomeUnknownError
 
 
 class TerminalError(Exception):
@@ -32,6 +35,10 @@ class InformerStoppedError(RuntimeFault):
 
 class LeadershipLostError(RuntimeFault):
     """This process may not lead any longer; writes are refused from now on."""
+
+
+class WriteCutError(LeadershipLostError, OutcomeUnknownError):
+    """The leadership ended while a write was under way: it was cut, and may have taken effect."""
 
 
 class ShutdownTimeoutError(RuntimeFault):

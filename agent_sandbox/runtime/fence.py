@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 import anyio
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import OutcomeUnknownError, RawResponse, RawStream, Transport
+from agent_sandbox.kube import RawResponse, RawStream, Transport
 from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS
-from agent_sandbox.runtime.errors import LeadershipLostError
+from agent_sandbox.runtime.errors import LeadershipLostError, WriteCutError
 
 
 class Fence:
@@ -48,7 +48,7 @@ class Fence:
 
         Raises:
             LeadershipLostError: the fence is shut; nothing was sent.
-            OutcomeUnknownError: it shut while the write was under way.
+            WriteCutError: it shut while the write was under way.
         """
         if not self.is_open:
             raise LeadershipLostError("this process does not lead: the write was not sent")
@@ -59,7 +59,7 @@ class Fence:
             finally:
                 self._under_way.discard(scope)
         if scope.cancelled_caught:
-            raise OutcomeUnknownError("the leadership ended while a write was under way: it was cut")
+            raise WriteCutError("the leadership ended while a write was under way: it was cut")
 
     def _deadline(self) -> float:
         return anyio.current_time() + self._open_until - self._clock.monotonic()

@@ -228,7 +228,8 @@ class Manager:
             life.fail(error)
 
     async def _start_servers(self, life: Lifecycle) -> None:
-        await life.start("loop lag", LoopLag(self.metrics, clock=self.clock).run, waits_until_ready=False)
+        if self.options.metrics_address:
+            await life.start("loop lag", LoopLag(self.metrics, clock=self.clock).run, waits_until_ready=False)
         for address, app in self._applications().items():
             tls = await self._start_certificate(life) if address == self.options.metrics_address else None
             server = HttpServer(address, app, tls=tls)

@@ -143,7 +143,10 @@ class FaultyTransport:
         self._rules: list[Rule] = []
         # Cleared while the network is cut; requests then meet `unreachable` and streams break.
         self._cut = False
-        self._cut_event = anyio.Event()
+        # How often watches were dropped; a stream that was opened before the last time is dead.
+        self._drops = 0
+        # Streams that wait for their next chunk.
+        self._waiting: set[anyio.CancelScope] = set()
         self.seen: list[SeenRequest] = []
 
     @property
@@ -185,8 +188,9 @@ class FaultyTransport:
 
     def drop_watches(self) -> None:
         """Break every running watch now."""
-        self._cut_event.set()
-        self._cut_event = anyio.Event()
+        self._drops += 1
+        for scope in self._waiting:
+            scope.cancel()
 
     @property
     def writes(self) -> list[SeenRequest]:
@@ -288,7 +292,7 @@ class _FaultyStream:
         self._inner = inner
         self._fault = fault
         self._read_timeout = read_timeout
-        self._dropped = owner._cut_event  # noqa: SLF001 - two halves of one thing
+        self._drops = owner._drops  # noqa: SLF001 - two halves of one thing
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         lines = 0
@@ -309,21 +313,15 @@ class _FaultyStream:
 
     async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         """The next chunk; or the end, if the test drops the watch first."""
-        chunk: bytes | None = None
-        arrived = False
-        async with anyio.create_task_group() as tasks:
-
-            async def wait_for_drop() -> None:
-                await self._dropped.wait()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(wait_for_drop)
-            chunk = await anext(chunks, None)
-            arrived = True
-            tasks.cancel_scope.cancel()
-        if not arrived:
-            raise OutcomeUnknownError("injected: the connection was dropped")
-        return chunk
+        waiting = self._owner._waiting  # noqa: SLF001
+        if self._drops == self._owner._drops:  # noqa: SLF001
+            with anyio.CancelScope() as scope:
+                waiting.add(scope)
+                try:
+                    return await anext(chunks, None)
+                finally:
+                    waiting.discard(scope)
+        raise OutcomeUnknownError("injected: the connection was dropped")
 
     async def _suffer(self, lines: int) -> None:
         if self._fault is None or self._fault.kind not in _STREAM_KINDS or lines < self._fault.lines:

@@ -3,9 +3,10 @@
 The JSON files beside this module are generated from the models by ``hack/generate_crds.py``, like ``config/crd``.
 """
 
-import json
 from importlib.resources import files
 from typing import Any
+
+import msgspec
 
 
 def load_crds() -> list[dict[str, Any]]:
@@ -13,5 +14,7 @@ def load_crds() -> list[dict[str, Any]]:
 
     Each call returns fresh objects, which the caller may change.
     """
-    found = [json.loads(entry.read_bytes()) for entry in files(__name__).iterdir() if entry.name.endswith(".json")]
+    found: list[dict[str, Any]] = [
+        msgspec.json.decode(entry.read_bytes()) for entry in files(__name__).iterdir() if entry.name.endswith(".json")
+    ]
     return sorted(found, key=lambda crd: str(crd["metadata"]["name"]))

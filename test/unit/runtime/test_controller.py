@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from agent_sandbox.kube import ConflictError
+from agent_sandbox.kube import ConflictError, OutcomeUnknownError, ServerError
 from agent_sandbox.runtime import (
     LOW_PRIORITY,
     Change,
@@ -17,6 +17,7 @@ from agent_sandbox.runtime import (
     Result,
     TerminalError,
     WorkQueue,
+    WriteCutError,
     all_of,
     annotations_changed,
     any_of,
@@ -140,6 +141,31 @@ async def test_a_lost_race_is_retried_without_a_stack_trace(virtual_clock: Virtu
 
     assert len(script.calls) == 2
     assert [(entry["log_level"], "exc_info" in entry) for entry in logs] == [("info", False)]
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknownError("PATCH /pods/a: no answer"), ServerError(503, "Unavailable")])
+async def test_a_failing_server_is_told_in_one_line(virtual_clock: VirtualClock, error: Exception) -> None:
+    script = Script(virtual_clock, error)
+    bench = Bench(virtual_clock, script)
+    bench.queue.add(KEY)
+    with capture_logs() as logs:
+        await bench.run_for(10)
+
+    assert len(script.calls) == 2
+    assert [(entry["log_level"], entry["error"]) for entry in logs] == [("error", str(error))]
+    assert "exc_info" not in logs[0]
+
+
+async def test_a_write_that_the_end_of_leadership_cuts_is_no_error(virtual_clock: VirtualClock) -> None:
+    """A leader that loses its Lease under load used to leave a stack trace for each write that it had under way."""
+    script = Script(virtual_clock, WriteCutError("the leadership ended while a write was under way: it was cut"))
+    bench = Bench(virtual_clock, script)
+    bench.queue.add(KEY)
+    with capture_logs() as logs:
+        await bench.run_for(10)
+
+    assert logs == []
+    assert len(script.calls) == 2
 
 
 async def test_a_deadline_cancels_a_reconcile_that_hangs(virtual_clock: VirtualClock) -> None:

@@ -53,10 +53,10 @@ class Candidate:
             }
             try:
                 await self.client.create(SERVICES, body)
-            except LeadershipLostError:
-                self.refused += 1
             except OutcomeUnknownError:
                 continue
+            except LeadershipLostError:
+                self.refused += 1
 
     @property
     def writes(self) -> list[float]:

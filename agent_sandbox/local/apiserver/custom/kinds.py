@@ -1,8 +1,10 @@
 """Turns a CustomResourceDefinition into the kinds that it defines."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
+
+import msgspec
 
 from agent_sandbox.local.apiserver.jsonpath import compile_path, first_at
 from agent_sandbox.local.apiserver.resource_type import (
@@ -13,7 +15,7 @@ from agent_sandbox.local.apiserver.resource_type import (
     ScalePaths,
     Strategy,
 )
-from agent_sandbox.local.apiserver.schema import compile_schema
+from agent_sandbox.local.apiserver.schema import Schema, compile_schema
 
 _AGE = Column(
     "Age",
@@ -65,7 +67,7 @@ def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
         field_selectors=_field_selectors(version),
         storage_api_version=f"{spec['group']}/{storage}",
         conversion=_rename_version(spec["group"], version["name"], storage),
-        load_schema=cache(partial(compile_schema, source)) if source else _no_schema,
+        load_schema=cache(partial(_schema, source)) if source else _no_schema,
         scale=_scale(scale) if scale else None,
         custom=True,
     )
@@ -73,6 +75,16 @@ def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
 
 def _no_schema() -> None:
     return None
+
+
+def _schema(source: JsonObject) -> Schema:
+    return _compiled(msgspec.json.encode(source))
+
+
+@lru_cache(maxsize=64)
+def _compiled(source: bytes) -> Schema:
+    """Compiling a Pod template takes 25 ms; processes with many servers, as tests are, do it once per content."""
+    return compile_schema(msgspec.json.decode(source))
 
 
 def _scale(source: JsonObject) -> ScalePaths:
