@@ -133,16 +133,23 @@ def _limits(field: dict[str, Any]) -> list[str]:
         limits.append(f"At least {field['minimum']}.")
     if "maxItems" in field:
         limits.append(f"At most {field['maxItems']}.")
+    if field.get("minLength") == 1:
+        limits.append("Not empty.")
+    if "pattern" in field:
+        form = "As text, of" if field.get("x-kubernetes-int-or-string") else "Of"
+        limits.append(f"{form} the form `{field['pattern']}`.")
     if "maxLength" in field:
         limits.append(f"At most {field['maxLength']} characters.")
     return limits
 
 
-def _rules(schema: dict[str, Any]) -> Iterator[str]:
+def _rules(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """What CEL rules refuse, each with the field that the refusal names."""
     for rule in schema.get("x-kubernetes-validations", []):
-        yield rule["message"]
-    for child in schema.get("properties", {}).values():
-        yield from _rules(child)
+        field = (path + rule.get("fieldPath", "")).removeprefix(".")
+        yield f"`{field}`: {rule['message']}" if field else rule["message"]
+    for name, child in schema.get("properties", {}).items():
+        yield from _rules(child, f"{path}.{name}")
 
 
 def generated() -> dict[Path, str]:

@@ -41,12 +41,14 @@ VOLUME_CLAIM_TEMPLATE_NAMES_ARE_UNIQUE: Final = rule(
 VOLUME_CLAIMS_HAVE_ROOM_FOR_THEIR_NAME: Final = rule(
     "!has(self.spec.volumeClaimTemplates) || self.spec.volumeClaimTemplates.all(t, "
     "size(t.metadata.name) + size(self.metadata.name) <= 252)",
-    "metadata.name is too long: a PersistentVolumeClaim is called <template>-<name>, at most 253 characters",
+    "is too long: a PersistentVolumeClaim is called <template>-<name>, at most 253 characters",
+    ".metadata.name",
 )
 
 NAME_CAN_BE_A_SERVICE: Final = rule(
     "(has(self.spec.service) && !self.spec.service) || "
     "(size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
-    "metadata.name cannot become the name of a Service: use at most 63 characters of a-z, 0-9 and '-', starting with a "
-    "letter and ending with a letter or digit, or set spec.service to false",
+    "cannot become the name of a Service: use at most 63 characters of a-z, 0-9 and '-', starting with a letter and "
+    "ending with a letter or digit, or set spec.service to false",
+    ".metadata.name",
 )

@@ -25,7 +25,8 @@ _ROOT_PROPERTIES: Schema = {
         "type": "string",
     },
     "kind": {"description": "Kind of this object, in CamelCase.", "type": "string"},
-    "metadata": {"type": "object"},
+    # Its schema belongs to the API server; the name is declared for rules to point at.
+    "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
 }
 
 

@@ -4,8 +4,9 @@ Every test runs against the embedded server; with ``KUBE_CONFORMANCE_KUBECONFIG`
 that server as well. Tests see HTTP only, and each has a namespace of its own.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
@@ -16,7 +17,7 @@ import anyio
 import pytest
 
 from agent_sandbox.testing.apiserver import InMemoryApiServer, load_manifests
-from agent_sandbox.testing.clock import VirtualClock
+from agent_sandbox.testing.clock import VirtualClock, VirtualTimeLoop
 from agent_sandbox.testing.conformance import PATIENCE_SECONDS, UNCONNECTED, Api, EmbeddedWire, Wire, kubeconfig_wire
 
 KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
@@ -71,23 +72,29 @@ async def _opened(api: Api) -> AsyncIterator[None]:
         await api.delete(f"/api/v1/namespaces/{api.namespace}")
 
 
-@pytest.fixture(params=["embedded", *(["kubernetes"] if KUBECONFIG else [])])
-def api(request: pytest.FixtureRequest) -> Api:
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each test once per server; against the embedded one, time jumps."""
+    servers: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"embedded": VirtualTimeLoop}
+    return servers | ({"kubernetes": asyncio.new_event_loop} if KUBECONFIG else {})
+
+
+@pytest.fixture
+def api() -> Api:
     """A client of the server under test, with a namespace of its own; it is connected while the test runs."""
-    return Api(request.param, UNCONNECTED, f"conformance-{uuid4().hex[:10]}")
+    return Api("", UNCONNECTED, f"conformance-{uuid4().hex[:10]}")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Run each test inside its server: an async fixture would leave its task groups in another task."""
     if not isinstance(item, pytest.Function) or "api" not in item.fixturenames:
         return
-    if item.callspec.params["api"] == "embedded":
-        item.add_marker("virtual_time")
     test = item.obj
 
     @wraps(test)
     async def connected(**arguments: Any) -> None:
-        async with _opened(arguments["api"]):
+        api: Api = arguments["api"]
+        api.server = "embedded" if isinstance(asyncio.get_running_loop(), VirtualTimeLoop) else "kubernetes"
+        async with _opened(api):
             await test(**arguments)
 
     item.obj = connected

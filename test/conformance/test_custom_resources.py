@@ -209,6 +209,17 @@ async def test_scale_can_be_patched(api: Api) -> None:
     assert answer.json["spec"]["replicas"] == 4
 
 
+async def test_replicas_behind_a_scale_are_never_negative(api: Api) -> None:
+    """Whatever the schema says of the field: status.replicas has no minimum there."""
+    await api.create(api.widgets, widget("a"))
+    spec = await api.merge(f"{api.widgets}/a", {"spec": {"replicas": -1}})
+    status = await api.merge(f"{api.widgets}/a/status", {"status": {"replicas": -1}})
+
+    assert (spec.status, status.status) == (422, 422)
+    assert [cause["field"] for cause in spec.json["details"]["causes"]] == ["spec.replicas", ".spec.replicas"]
+    assert "status.replicas: Invalid value: -1: should be a non-negative integer" in status.json["message"]
+
+
 async def test_scale_with_an_old_version_conflicts(api: Api) -> None:
     """Optimistic locking holds here as well."""
     await api.create(api.widgets, widget("a"))

@@ -81,16 +81,28 @@ async def test_a_timeout_ends_the_stream(api: Api) -> None:
         assert await watch.rest() == []
 
 
-async def test_bookmarks_come_at_the_end_if_wanted(api: Api) -> None:
-    """A bookmark has a version and nothing else worth reading."""
-    version = await _version(api)
-    async with api.watch(api.widgets, resourceVersion=version, timeoutSeconds="3", allowWatchBookmarks="true") as watch:
+async def test_a_bookmark_before_the_end_says_how_far_the_watch_has_come(api: Api) -> None:
+    """It has a version and nothing else worth reading; Kubernetes sends it two seconds before the timeout."""
+    await api.create(api.widgets, widget("a"))
+    query = {"fieldSelector": "metadata.name=a", "timeoutSeconds": "5", "allowWatchBookmarks": "true"}
+    async with api.watch(api.widgets, **query) as watch:
+        await watch.next()
+        elsewhere = await api.create(api.widgets, widget("b"))
         events = await watch.rest()
 
     assert {event["type"] for event in events} == {"BOOKMARK"}
     last = events[-1]["object"]
     assert (last["kind"], last["apiVersion"]) == ("Widget", "conformance.agents.dev/v1")
-    assert int(last["metadata"]["resourceVersion"]) >= int(version)
+    assert int(last["metadata"]["resourceVersion"]) >= int(elsewhere["metadata"]["resourceVersion"])
+
+
+async def test_there_is_no_bookmark_unless_it_is_wanted(api: Api) -> None:
+    """Nor any other event of what the selector leaves out."""
+    await api.create(api.widgets, widget("a"))
+    async with api.watch(api.widgets, fieldSelector="metadata.name=a", timeoutSeconds="4") as watch:
+        await watch.next()
+        await api.create(api.widgets, widget("b"))
+        assert await watch.rest() == []
 
 
 async def test_a_streamed_list_ends_with_a_marked_bookmark(api: Api) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.jsonpath import compile_path, first_at
 from agent_sandbox.local.apiserver.resource_type import (
     Column,
@@ -48,7 +49,7 @@ def kinds_of(definition: JsonObject) -> list[ResourceType]:
 def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
     names = spec["names"]
     subresources = version.get("subresources") or {}
-    scale = subresources.get("scale")
+    scale = _scale(subresources["scale"]) if subresources.get("scale") else None
     source = (version.get("schema") or {}).get("openAPIV3Schema")
     return ResourceType(
         group=spec["group"],
@@ -62,13 +63,17 @@ def _kind(spec: JsonObject, version: JsonObject, storage: str) -> ResourceType:
         verbs=_VERBS,
         categories=tuple(names.get("categories") or ()),
         subresources=frozenset(name for name in ("status", "scale") if subresources.get(name) is not None),
-        strategy=Strategy(unconditional_update=False, generation=True),
+        strategy=Strategy(
+            unconditional_update=False,
+            generation=True,
+            validate=partial(_replica_causes, scale) if scale else _no_causes,
+        ),
         columns=_columns(version.get("additionalPrinterColumns")),
         field_selectors=_field_selectors(version),
         storage_api_version=f"{spec['group']}/{storage}",
         conversion=_rename_version(spec["group"], version["name"], storage),
         load_schema=cache(partial(_schema, source)) if source else _no_schema,
-        scale=_scale(scale) if scale else None,
+        scale=scale,
         custom=True,
     )
 
@@ -89,6 +94,27 @@ def _compiled(source: bytes) -> Schema:
 
 def _scale(source: JsonObject) -> ScalePaths:
     return ScalePaths(source["specReplicasPath"], source["statusReplicasPath"], source.get("labelSelectorPath", ""))
+
+
+_MAX_REPLICAS = 2**31 - 1
+
+
+def _replica_causes(paths: ScalePaths, value: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    """What the scale subresource asks of the fields behind it, whatever the schema says of them."""
+    causes = []
+    for path in (paths.spec, paths.status):
+        replicas = first_at(value, path)
+        if not isinstance(replicas, int):
+            continue
+        if replicas < 0:
+            causes.append(Cause.invalid(path, replicas, "should be a non-negative integer"))
+        elif replicas > _MAX_REPLICAS:
+            causes.append(Cause.invalid(path, replicas, f"should be less than or equal to {_MAX_REPLICAS}"))
+    return causes
+
+
+def _no_causes(_value: JsonObject, _old: JsonObject | None) -> list[Cause]:
+    return []
 
 
 def _rename_version(group: str, served: str, storage: str) -> Conversion | None:

@@ -263,8 +263,9 @@ def check_valid(resource: ResourceType, value: JsonObject, old: JsonObject | Non
         causes += finalizer_update_causes(metadata, old["metadata"])
     if resource.schema is not None and resource.custom:
         causes += schema_causes(value, resource.schema, "", ABSENT if old is None else old)
-        causes += _rule_causes(resource.schema, value, old, causes)
     if subresource not in _UNRESTRICTED:
         causes += resource.strategy.validate(value, old)
+    if resource.schema is not None and resource.custom:
+        causes += _rule_causes(resource.schema, value, old, causes)
     if causes:
         raise InvalidError(resource, name, causes)
