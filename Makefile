@@ -25,8 +25,8 @@ test: ## Run the tests (under three minutes; sets up what it needs).
 	@hack/test.sh $(PYTEST_ARGS)
 
 .PHONY: test-slow
-test-slow: ## Run the tests that take longer: elections between processes, a soak.
-	@hack/setup.sh dev
+test-slow: ## Run the tests that take longer: elections between processes, a soak, images, a real Prometheus.
+	@hack/setup.sh tools
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: test-nightly
@@ -38,6 +38,10 @@ test-nightly: ## Try 2,000 new scripts on the model of the controllers (ten minu
 .PHONY: setup
 setup: ## Make the virtual environment with everything for development.
 	@hack/setup.sh dev
+
+.PHONY: tools
+tools: ## Install what further tests use: Prometheus, buildah, debootstrap, shellcheck (apt, as root).
+	@hack/setup.sh tools
 
 .PHONY: lint
 lint: setup ## Check style, types and the direction of imports.

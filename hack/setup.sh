@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes a fresh checkout usable: a virtual environment, the packages, and the two system tools of the local node.
-# Usage: hack/setup.sh run|dev
+# Usage: hack/setup.sh run|dev|tools
 #   run   what `make demo` and `make run` need
 #   dev   that, and what tests and linters need
+#   tools that, and what the slow tests use where it is there: Prometheus, buildah, debootstrap, shellcheck
 # Environment: PYTHON (interpreter to use), VENV (where; default .venv)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -63,6 +64,21 @@ install_tools() {
     say "the local node needs: sudo apt-get install ${missing[*]}"
 }
 
+install_test_tools() {
+  declare -A packages=([promtool]=prometheus [buildah]=buildah [debootstrap]=debootstrap [shellcheck]=shellcheck)
+  missing=()
+  for tool in "${!packages[@]}"; do command -v "$tool" >/dev/null 2>&1 || missing+=("${packages[$tool]}"); done
+  [ ${#missing[@]} = 0 ] && return
+  # Debian starts a service when it is installed; nobody asked for a Prometheus that runs.
+  policy=/usr/sbin/policy-rc.d
+  [ "$(id -u)" = 0 ] && [ ! -e "$policy" ] && printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && trap 'rm -f "$policy"' EXIT
+  as_root_apt "${missing[@]}" ||
+    say "some slow tests will be skipped; they need: sudo apt-get install ${missing[*]}"
+}
+
+wanted=$what
+[ "$what" = tools ] && what=dev
 make_venv
 install_packages
 install_tools
+[ "$wanted" != tools ] || install_test_tools

@@ -10,9 +10,22 @@ from agent_sandbox_controllers import ControllerOptions, register
 
 
 async def run_controllers(
-    client: KubeClient, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    client: KubeClient,
+    *,
+    metrics_port: int | None = None,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the controllers without an election: the stack's state directory has one owner already."""
-    manager = Manager(client, clock=SystemClock(), options=ManagerOptions(component="agent-sandbox-local"))
+    """Run the controllers without an election: the stack's state directory has one owner already.
+
+    Args:
+        client: of the API server.
+        metrics_port: port of 127.0.0.1 on which /metrics is served; None serves none.
+        task_status: told when the controllers work.
+    """
+    options = ManagerOptions(
+        component="agent-sandbox-local",
+        metrics_address="" if metrics_port is None else f"127.0.0.1:{metrics_port}",
+    )
+    manager = Manager(client, clock=SystemClock(), options=options)
     register(manager, ControllerOptions())
     await manager.run(task_status=task_status)

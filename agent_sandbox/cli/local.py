@@ -3,16 +3,19 @@
 import functools
 import json
 import os
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import click
 
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.local.directory import StateDirectory
-from agent_sandbox.local.errors import LocalError, StackNotRunningError
+from agent_sandbox.local.errors import LocalError, PortInUseError, StackNotRunningError
 from agent_sandbox.local.state import StackRecord, default_state_dir
+
+_PORT: Final = click.IntRange(1, 65535)
 
 
 def _directory(name: str, state_dir: Path | None) -> StateDirectory:
@@ -62,6 +65,8 @@ def local() -> None:
     envvar="AGENT_SANDBOX_ROUTER_PORT",
     help="Router's port on 127.0.0.1; 0: a free one.",
 )
+@click.option("--metrics-port", type=_PORT, help="Serve the controllers' /metrics on this port of 127.0.0.1.")
+@click.option("--router-metrics-port", type=_PORT, help="Serve the router's /metrics on this port of 127.0.0.1.")
 @click.option(
     "--unisolated",
     is_flag=True,
@@ -76,6 +81,8 @@ def up(
     background: bool,
     api_port: int,
     router_port: int,
+    metrics_port: int | None,
+    router_metrics_port: int | None,
     unisolated: bool,
     quiet: bool,
     log_level: str,
@@ -91,7 +98,13 @@ def up(
     from agent_sandbox.local.stack import StackOptions
 
     directory = _directory(name, state_dir)
-    options = StackOptions(directory=directory, api_port=api_port, router_port=router_port, unisolated=unisolated)
+    options = StackOptions(
+        directory=directory,
+        api_port=api_port,
+        router_port=router_port,
+        unisolated=unisolated,
+        router_metrics_port=router_metrics_port,
+    )
     try:
         if background:
             record = start_in_background(
@@ -99,19 +112,33 @@ def up(
                 [
                     "--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level,
                     *(["--unisolated"] if unisolated else []),
+                    *([] if metrics_port is None else ["--metrics-port", str(metrics_port)]),
+                    *([] if router_metrics_port is None else ["--router-metrics-port", str(router_metrics_port)]),
                 ],
             )  # fmt: skip
             if not quiet:
                 _announce(name, record)
         else:
             configure_logging(log_level, log_format)
+            _require_free(metrics_port, "the controllers' metrics", "--metrics-port")
+            _require_free(router_metrics_port, "the router's metrics", "--router-metrics-port")
             announce = (lambda record: None) if quiet else functools.partial(_announce, name)
-            _run_here(options, announce)
+            _run_here(options, metrics_port, announce)
     except (LocalError, NodeError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _run_here(options: Any, announce: Any) -> None:
+def _require_free(port: int | None, what: str, option: str) -> None:
+    """Say before the start that a port is taken: its server starts late, among the servers of other ports."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port or 0))
+        except OSError as error:
+            raise PortInUseError(what, port or 0, option, zero_is_free=False) from error
+
+
+def _run_here(options: Any, metrics_port: int | None, announce: Any) -> None:
     from agent_sandbox.cli.controllers import run_controllers
     from agent_sandbox.cli.eventloop import run_until_signalled
     from agent_sandbox.local.stack import run_stack
@@ -124,7 +151,8 @@ def _run_here(options: Any, announce: Any) -> None:
             os.close(int(ready))
         announce(record)
 
-    run_until_signalled(functools.partial(run_stack, options, run_controllers=run_controllers, on_ready=on_ready))
+    controllers = functools.partial(run_controllers, metrics_port=metrics_port)
+    run_until_signalled(functools.partial(run_stack, options, run_controllers=controllers, on_ready=on_ready))
 
 
 def _announce(name: str, record: StackRecord) -> None:

@@ -6,10 +6,13 @@ from typing import Final, Literal
 
 import click
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 LogFormat = Literal["auto", "console", "json"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
+_SECRET_WORDS: Final = ("token", "secret", "password", "authorization", "cookie", "credential")
+_HIDDEN: Final = "(hidden)"
 
 log_level_option = click.option(
     "--log-level",
@@ -32,15 +35,21 @@ def configure_logging(level: str, format: LogFormat = "auto") -> None:
     """Send structlog, and the standard library's loggers, to standard error."""
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
+    # Neither renderer shows the local variables of a traceback, as both would by default: tokens are among them.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    tracebacks: list[structlog.typing.Processor] = (
+        [] if console else [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))]
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_secrets,
     ]
-    tracebacks: list[structlog.typing.Processor] = [] if console else [structlog.processors.dict_tracebacks]
     structlog.configure(
         processors=[*shared, *tracebacks, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -55,3 +64,11 @@ def configure_logging(level: str, format: LogFormat = "auto") -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def _without_secrets(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Hide values whose name says that they are secret. We log none; this is for the mistake of tomorrow."""
+    for name in event:
+        if any(word in name.lower() for word in _SECRET_WORDS):
+            event[name] = _HIDDEN
+    return event

@@ -41,8 +41,9 @@ class StackFailedError(LocalError):
 class PortInUseError(LocalError):
     """Somebody else listens on a port that the stack wants."""
 
-    def __init__(self, what: str, port: int, option: str) -> None:
+    def __init__(self, what: str, port: int, option: str, *, zero_is_free: bool = True) -> None:
         super().__init__(
             f"port {port} of 127.0.0.1, wanted for {what}, is in use. "
-            f"Stop the process that holds it, or choose another port with `{option}` (0 takes a free one)."
+            f"Stop the process that holds it, or choose another port with `{option}`"
+            f"{' (0 takes a free one)' if zero_is_free else ''}."
         )

@@ -56,12 +56,14 @@ class StackOptions:
         api_port: port of the API server on 127.0.0.1; 0 takes a free one.
         router_port: port of the router on 127.0.0.1; 0 takes a free one.
         unisolated: run Pods as ordinary processes. Only where the user said so.
+        router_metrics_port: port of the router's /metrics on 127.0.0.1; None serves none.
     """
 
     directory: StateDirectory
     api_port: int = 7443
     router_port: int = 7080
     unisolated: bool = False
+    router_metrics_port: int | None = None
 
 
 async def run_stack(
@@ -154,7 +156,12 @@ class _Stack:
         await cache.wait_until_synced(_SYNC_TIMEOUT)
         router = Router(
             directory,
-            options=RouterOptions(port=self._options.router_port, token_file=token_file, drain_timeout=2.0),
+            options=RouterOptions(
+                port=self._options.router_port,
+                token_file=token_file,
+                drain_timeout=2.0,
+                control_port=self._options.router_metrics_port,
+            ),
             socket_factory=node.network.socket_factory,
         )
         try:

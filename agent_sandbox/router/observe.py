@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from agent_sandbox.router.directory import Target
 from agent_sandbox.router.errors import RefusalError
@@ -92,6 +92,7 @@ class Observer:
         )
         for decision in ("allowed", *_DECISIONS.values()):
             self._decisions.labels(decision)
+        ProcessCollector(registry=registry)
 
     def begin(self, head: RequestHead, peer: str) -> Visit:
         """A request arrived."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from agent_sandbox_api.resource import Resource
 
@@ -124,6 +124,7 @@ class Metrics:
         )
 
         self.loop_lag = gauge("event_loop_lag_seconds", "How late the event loop last woke a sleeper.")
+        ProcessCollector(registry=self.registry)  # memory, CPU and open files, under Go's names
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

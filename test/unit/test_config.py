@@ -26,7 +26,7 @@ def documents(folder: str) -> list[dict[str, Any]]:
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_dir():
         kustomization = yaml.safe_load((path / "kustomization.yaml").read_text())
-        for resource in kustomization["resources"]:
+        for resource in kustomization.get("resources", []):
             yield from _documents((path / resource).resolve())
     else:
         yield from (document for document in yaml.load_all(path.read_text(), Loader=LOADER) if document)
@@ -42,7 +42,8 @@ def names_of(kind: str) -> set[str]:
 
 def test_every_manifest_belongs_to_a_kustomization() -> None:
     for kustomization in CONFIG.rglob("kustomization.yaml"):
-        listed = set(yaml.safe_load(kustomization.read_text())["resources"])
+        content = yaml.safe_load(kustomization.read_text())
+        listed = {*content.get("resources", []), *(patch.get("path") for patch in content.get("patches", []))}
         present = {path.name for path in kustomization.parent.glob("*.yaml")} - {"kustomization.yaml"}
         assert present <= listed, kustomization
 
@@ -97,7 +98,7 @@ def test_selectors_select_the_pods_of_our_deployments() -> None:
     labels = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in of_kind("Deployment")]
     selectors = [service["spec"]["selector"] for service in of_kind("Service")]
     selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of_kind("PodDisruptionBudget")]
-    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind("NetworkPolicy")]
+    selectors += [policy["spec"]["podSelector"].get("matchLabels", {}) for policy in of_kind("NetworkPolicy")]
     for selector in selectors:
         assert any(selector.items() <= found.items() for found in labels), selector
 

@@ -1,5 +1,6 @@
 """The command: help that helps, mistakes that are named, flags that arrive."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,16 @@ def test_what_is_no_manifest_is_refused_before_anything_is_sent(tmp_path: Path, 
         read_manifests([str(file)])
 
     assert "broken.yaml" in refused.value.message
+
+
+@pytest.mark.parametrize("option", ["--metrics-port", "--router-metrics-port"])
+def test_a_taken_port_of_the_metrics_is_named_before_anything_starts(tmp_path: Path, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = invoke("local", "up", "--state-dir", str(tmp_path), option, port)
+
+    assert result.exit_code == 1
+    assert f"port {port} of 127.0.0.1" in result.output
+    assert option in result.output

@@ -127,6 +127,7 @@ def test_a_scrape_shows_the_metric_as_go_controllers_do(
 
 def test_nothing_is_shown_that_go_controllers_do_not_have(scrape: str) -> None:
     names = {family.name for family in text_string_to_metric_families(scrape)}
+    names = {name for name in names if not name.startswith("process_")}  # every Go program has these
 
     assert names - {name.removesuffix("_total") for name, *_ in TABLE} == {"event_loop_lag_seconds"}
     assert "_created" not in scrape

@@ -1,0 +1,58 @@
+"""Logs: JSON lines in a cluster, readable on a terminal, and never a secret."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import logging, sys, structlog
+from agent_sandbox.cli.logs import configure_logging
+
+configure_logging("info", sys.argv[1])
+log = structlog.get_logger("test")
+
+def connect(token):
+    raise ValueError("no such host")
+
+try:
+    connect("abc" + "def")
+except ValueError:
+    log.exception("cannot connect", sandbox="mine", bearer_token="abcdef")
+logging.getLogger("aiohttp").warning("the library's word")
+log.debug("not shown")
+"""
+
+
+def logged(format: str) -> str:
+    """What the program writes to standard error, which is no terminal."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, format], check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize("format", ["auto", "json"])
+def test_without_a_terminal_each_line_is_one_json_object(format: str) -> None:
+    ours, theirs = map(json.loads, logged(format).splitlines())
+
+    assert (ours["event"], ours["level"], ours["sandbox"]) == ("cannot connect", "error", "mine")
+    assert ours["exception"][0]["exc_type"] == "ValueError"
+    assert (theirs["event"], theirs["level"]) == ("the library's word", "warning")
+    assert ours["timestamp"].endswith("Z")
+
+
+def test_the_console_is_for_people() -> None:
+    text = logged("console")
+
+    assert "cannot connect" in text
+    assert "Traceback (most recent call last):" in text
+    assert not text.startswith("{")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_neither_a_named_secret_nor_the_variables_of_a_traceback_are_shown(format: str) -> None:
+    text = logged(format)
+
+    assert "abcdef" not in text
+    assert "(hidden)" in text
