@@ -44,6 +44,7 @@ class BareRuntime:
     """No walls at all."""
 
     name = BARE
+    pod_overhead = None
 
     def __init__(self, network: PodNetwork, logs: LogThread, root: RootFiles) -> None:
         self.network = network

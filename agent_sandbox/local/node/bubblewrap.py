@@ -20,7 +20,10 @@ INFO_FD: Final = 12
 FIRST_MOUNT_FD: Final = 20
 
 MAX_HOSTNAME: Final = 63
+DEFAULT_UID: Final = 1000
+"""Uid and gid of containers whose Pod names none."""
 _MASKED_PROC: Final = ("kcore", "keys", "key-users", "latency_stats", "timer_list", "sched_debug")
+_SYSTEM_DIRECTORIES: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC_FROM_HOST: Final = (
     "alternatives",
     "ca-certificates",
@@ -37,8 +40,8 @@ _ETC_FROM_HOST: Final = (
     "terminfo",
 )
 _MIB: Final = 1 << 20
-_TMP_BYTES: Final = 1024 * _MIB
-_SMALL_TMPFS_BYTES: Final = 64 * _MIB
+TMP_BYTES: Final = 1024 * _MIB
+SMALL_TMPFS_BYTES: Final = 64 * _MIB
 
 
 @dataclass(frozen=True)
@@ -80,26 +83,49 @@ class Box:
     env: Mapping[str, str]
     workdir: str
     mounts: Sequence[Mount] = ()
-    uid: int = 1000
-    gid: int = 1000
+    uid: int = DEFAULT_UID
+    gid: int = DEFAULT_UID
     read_only_root: bool = True
+
+
+def system_links() -> dict[str, str]:
+    """Links in the root of this machine that a container has too: all of merged ``/usr``; name to target."""
+    places = (Path("/", name) for name in _SYSTEM_DIRECTORIES)
+    return {place.name: str(place.readlink()) for place in places if place.is_symlink()}
+
+
+def system_binds() -> list[str]:
+    """Directories and files of this machine that every container sees, read-only, if they exist."""
+    real = [f"/{name}" for name in _SYSTEM_DIRECTORIES if not Path("/", name).is_symlink() and Path("/", name).is_dir()]
+    return ["/usr", *real, *(f"/etc/{name}" for name in _ETC_FROM_HOST)]
+
+
+def own_mounts(root: RootFiles, tree: Path) -> list[Mount]:
+    """What every container sees of our own: the interpreter and the daemon, read-only.
+
+    Args:
+        root: the root file system; its directories are shown as ``runtime`` and ``python`` in ``tree``.
+        tree: where the helper shows host directories.
+    """
+    runtime = tree / "runtime" / root.directory.name
+    places = {str(runtime / name): f"{OWN_DIRECTORY}/{name}" for name in ("bin", "lib")}
+    if root.python_prefix is not None:
+        places[str(tree / "python")] = f"{OWN_DIRECTORY}/python"
+    places |= {str(runtime / "etc" / name): f"/etc/{name}" for name in ("passwd", "group", "nsswitch.conf")}
+    return [Mount(source, target, read_only=True) for source, target in places.items()]
 
 
 @lru_cache(maxsize=1)
 def _system_arguments() -> tuple[str, ...]:
     """The read-only system, as this machine lays it out (merged /usr or not)."""
-    arguments = ["--ro-bind", "/usr", "/usr"]
+    arguments: list[str] = []
     # Named here, because bwrap gives the parents that it makes by itself to their owner alone.
     for path in ("/etc", "/etc/pki", "/etc/pki/tls", "/etc/ssl", "/home", "/opt", OWN_DIRECTORY, "/srv", "/var"):
         arguments += ["--dir", path]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        place = Path("/", name)
-        if place.is_symlink():
-            arguments += ["--symlink", str(place.readlink()), f"/{name}"]
-        elif place.is_dir():
-            arguments += ["--ro-bind", f"/{name}", f"/{name}"]
-    for name in _ETC_FROM_HOST:
-        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for name, target in system_links().items():
+        arguments += ["--symlink", target, f"/{name}"]
+    for path in system_binds():
+        arguments += ["--ro-bind-try", path, path]
     return tuple(arguments)
 
 
@@ -139,17 +165,12 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     """
     arguments = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     arguments += ["--hostname", box.hostname[:MAX_HOSTNAME], *_system_arguments(), *_proc_arguments(), "--dev", "/dev"]
-    arguments += _tmpfs(walls, "/dev/shm", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
-    arguments += _tmpfs(walls, "/tmp", _TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
-    arguments += _tmpfs(walls, "/run", _SMALL_TMPFS_BYTES, "0755")
-    arguments += _tmpfs(walls, "/var/tmp", _SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
-    runtime = tree / "runtime" / root.directory.name
-    arguments += ["--ro-bind", str(runtime / "bin"), f"{OWN_DIRECTORY}/bin"]
-    arguments += ["--ro-bind", str(runtime / "lib"), f"{OWN_DIRECTORY}/lib"]
-    if root.python_prefix is not None:
-        arguments += ["--ro-bind", str(tree / "python"), f"{OWN_DIRECTORY}/python"]
-    for name in ("passwd", "group", "nsswitch.conf"):
-        arguments += ["--ro-bind", str(runtime / "etc" / name), f"/etc/{name}"]
+    arguments += _tmpfs(walls, "/dev/shm", SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
+    arguments += _tmpfs(walls, "/tmp", TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
+    arguments += _tmpfs(walls, "/run", SMALL_TMPFS_BYTES, "0755")
+    arguments += _tmpfs(walls, "/var/tmp", SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
+    for mount in own_mounts(root, tree):
+        arguments += ["--ro-bind", mount.source, mount.target]
     arguments += _mount_arguments(box.mounts)
     arguments += ["--dir", box.workdir]  # as container runtimes do
     arguments += ["--remount-ro", "/dev"]

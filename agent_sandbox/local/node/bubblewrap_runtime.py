@@ -115,6 +115,7 @@ class BubblewrapRuntime:
     """Containers behind walls: see docs/isolation.md for what each wall stops."""
 
     name = BUBBLEWRAP
+    pod_overhead = None
 
     def __init__(self, network: PodNetwork, logs: LogThread, walls: Walls, root: RootFiles) -> None:
         self._network = network

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -30,6 +30,8 @@ _CONTROLLERS: Final = ("memory", "pids", "cpu")
 _MOUNT: Final = Path("/sys/fs/cgroup")
 _REMOVE_ATTEMPTS: Final = 50
 _REMOVE_PAUSE: Final = 0.01
+
+_Number = TypeVar("_Number", int, Decimal)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ def limits_of(limits: Mapping[str, str | int | float], processes: int) -> Limits
         int(parse_quantity(memory)) if memory is not None else None,
         parse_quantity(cpu) if cpu is not None else None,
         processes,
+    )
+
+
+def sum_of_limits(each: Sequence[Limits], overhead: Limits) -> Limits:
+    """The limits of a Pod whose containers are limited together; none of a kind that some container has not."""
+
+    def total(values: Sequence[_Number | None], more: _Number | None) -> _Number | None:
+        known = [value for value in values if value is not None]
+        return sum(known, more) if more is not None and len(known) == len(values) else None
+
+    return Limits(
+        total([limits.memory for limits in each], overhead.memory),
+        total([limits.cpu for limits in each], overhead.cpu),
+        total([limits.processes for limits in each], overhead.processes),
     )
 
 

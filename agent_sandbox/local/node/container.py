@@ -18,8 +18,8 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from agent_sandbox.local.node.bubblewrap import Box, Mount
-from agent_sandbox.local.node.cgroups import ControlGroup, limits_of
+from agent_sandbox.local.node.bubblewrap import DEFAULT_UID, Box, Mount
+from agent_sandbox.local.node.cgroups import ControlGroup, limits_of, sum_of_limits
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts, container_command, container_environment, expand
@@ -27,7 +27,7 @@ from agent_sandbox.local.node.errors import ContainerError, HelperError, NodeErr
 from agent_sandbox.local.node.images import WORKSPACE, Image, resolve_image
 from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.payload import current_files
-from agent_sandbox.local.node.pods import Container, Handler, Probe, TcpSocket
+from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
@@ -37,7 +37,6 @@ from agent_sandbox.runtime.events import EventType
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_UID: Final = 1000
 LISTEN_VARIABLE: Final = "AGENT_SANDBOX_LISTEN"
 KILLED: Final = 137
 _MESSAGE_BYTES: Final = 4096
@@ -200,8 +199,9 @@ class ContainerRunner:
         group = process.launch.group
         kills = 0
         if group is not None:
-            kills = await anyio.to_thread.run_sync(group.oom_kills)
-            await anyio.to_thread.run_sync(group.remove)
+            kills = await anyio.to_thread.run_sync(group.oom_kills) - process.launch.earlier_oom_kills
+            if self._parts.runtime.pod_overhead is None:
+                await anyio.to_thread.run_sync(group.remove)
         if code != 0 and kills:
             return "OOMKilled"
         return "Completed" if code == 0 else "Error"
@@ -226,12 +226,16 @@ class ContainerRunner:
             raise ContainerError("CreateContainerConfigError", str(error)) from error
         launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts)
         with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
-            process = self.process = await self._parts.runtime.start(launch)
+            try:
+                process = self.process = await self._parts.runtime.start(launch)
+            except ContainerError:
+                launch.log.finish(self._context.clock.now())
+                raise
         return process
 
     def _launch(self, image: Image, directory: Path, mounts: list[Mount]) -> Launch:
         """Everything about this run, and the files it needs; runs in a worker thread."""
-        owner = self._parts.record.owner
+        owner, spec = self._parts.record.owner, self._parts.facts.pod.spec
         remove_tree(directory)  # as in a cluster, a restarted container finds a fresh file system
         workspace = owned_directory(directory / "workspace", owner)
         environment = container_environment(
@@ -249,22 +253,37 @@ class ContainerRunner:
             workdir=self._container.working_dir or image.workdir,
             mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
             uid=self._uid(),
-            gid=self._gid(),
+            gid=_gid_of(self._container, spec.security_context),
         )
         log_file = LogFile(self.log_path(self._runs))
         record = self._parts.record
-        return Launch(record.uid, record.host_uid, box, log_file, workspace, self._group())
+        group = self._group()
+        kills = group.oom_kills() if group is not None else 0
+        return Launch(
+            record.uid,
+            record.host_uid,
+            box,
+            log_file,
+            workspace,
+            group,
+            kills,
+            frozenset(_uid_of(entry, spec.security_context) for entry in (*spec.init_containers, *spec.containers)),
+            frozenset(_gid_of(entry, spec.security_context) for entry in (*spec.init_containers, *spec.containers)),
+        )
 
     def _group(self) -> ControlGroup | None:
-        """The control group of a new run, with the container's limits."""
-        limits = self._container.resources.limits
+        """The control group of a new run: with the container's limits, or of its Pod where all share one."""
+        limits, most = self._container.resources.limits, self._context.options.max_processes
         if self._context.cgroups is None:
             if {"memory", "cpu"} & limits.keys():
                 self._report("Warning", "LimitsNotEnforced", "this machine lets the stack enforce no resource limits")
             return None
-        return self._context.cgroups.create(
-            f"{self._parts.record.uid}-{self.name}", limits_of(limits, self._context.options.max_processes)
-        )
+        overhead = self._parts.runtime.pod_overhead
+        if overhead is None:
+            return self._context.cgroups.create(f"{self._parts.record.uid}-{self.name}", limits_of(limits, most))
+        containers = self._parts.facts.pod.spec.containers
+        whole = sum_of_limits([limits_of(entry.resources.limits, most) for entry in containers], overhead)
+        return self._context.cgroups.create(f"{self._parts.record.uid}-", whole)
 
     def log_path(self, run: int) -> Path:
         """The log file of one run."""
@@ -317,19 +336,13 @@ class ContainerRunner:
         return [Mount(self._seen(self._parts.files / name), f"/etc/{name}", read_only=True) for name in names]
 
     def _uid(self) -> int:
-        security, default = self._container.security_context, self._parts.facts.pod.spec.security_context
-        uid = security.run_as_user if security.run_as_user is not None else default.run_as_user
-        uid = DEFAULT_UID if uid is None else uid
-        if uid == 0 and (security.run_as_non_root or default.run_as_non_root):
+        pod = self._parts.facts.pod.spec.security_context
+        uid = _uid_of(self._container, pod)
+        if uid == 0 and (self._container.security_context.run_as_non_root or pod.run_as_non_root):
             raise ContainerError(
                 "CreateContainerConfigError", f"container {self.name!r} has runAsNonRoot and will run as root"
             )
         return uid
-
-    def _gid(self) -> int:
-        security, default = self._container.security_context, self._parts.facts.pod.spec.security_context
-        gid = security.run_as_group if security.run_as_group is not None else default.run_as_group
-        return DEFAULT_UID if gid is None else gid
 
     # Probes and hooks
 
@@ -450,6 +463,18 @@ class ContainerRunner:
             return
         if not outcome.healthy:
             self._report("Warning", "FailedPreStopHook", f"PreStopHook failed: {outcome.message}")
+
+
+def _uid_of(container: Container, pod: PodSecurity) -> int:
+    uid = container.security_context.run_as_user
+    uid = pod.run_as_user if uid is None else uid
+    return DEFAULT_UID if uid is None else uid
+
+
+def _gid_of(container: Container, pod: PodSecurity) -> int:
+    gid = container.security_context.run_as_group
+    gid = pod.run_as_group if gid is None else gid
+    return DEFAULT_UID if gid is None else gid
 
 
 def _describe(ended: Terminated) -> str:

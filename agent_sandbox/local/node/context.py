@@ -38,6 +38,7 @@ class NodeOptions:
             syncFrequency.
         max_processes: processes and threads of one container: many times what an agent needs, and the end of a fork
             bomb. The kubelet's podPidsLimit.
+        reconsider_period: seconds between two looks at Pods that the node could not take.
         labels: labels that a Pod's nodeSelector may ask for.
     """
 
@@ -51,6 +52,7 @@ class NodeOptions:
     status_settle: float = 1.0
     payload_period: float = 60.0
     max_processes: int = 2048
+    reconsider_period: float = 5.0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -205,6 +205,10 @@ class PodNetwork:
         """Remove a Pod's network; its processes must have ended."""
         await self.request("delete", pod=pod)
 
+    async def renew(self, pod: str) -> None:
+        """Give a Pod a fresh network with the same address; no process of it is left."""
+        await self.request("renew", pod=pod)
+
     async def apply_rules(self, ruleset: str) -> None:
         """Load nftables rules in the network of the router between Pods."""
         await self.request("nft", ruleset=ruleset)
@@ -244,6 +248,7 @@ class PodNetwork:
         on_exit: ExitHandler,
         cwd: str | None = None,
         cgroups: Sequence[str] = (),
+        for_gvisor: bool = False,
     ) -> int:
         """Start a process in a Pod's network.
 
@@ -257,6 +262,7 @@ class PodNetwork:
             on_exit: called on the event loop with the exit code, once, also when the helper dies (then with 137).
             cwd: its working directory.
             cgroups: ``cgroup.procs`` files of the control groups that it joins first.
+            for_gvisor: give it a mount namespace in which gVisor works.
 
         Returns:
             Its process id.
@@ -273,6 +279,7 @@ class PodNetwork:
             uid=uid,
             cwd=cwd,
             cgroups=list(cgroups),
+            for_gvisor=for_gvisor,
         )
 
     async def enter(

@@ -47,6 +47,8 @@ from agent_sandbox.local.node.errors import (
     StateInUseError,
 )
 from agent_sandbox.local.node.firewall import Firewall
+from agent_sandbox.local.node.gvisor_runtime import GVISOR
+from agent_sandbox.local.node.gvisor_trial import GvisorFinder, TrialGround
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
@@ -116,6 +118,7 @@ class Node:
         self._cgroups: Cgroups | None = None
         self._capacity: Mapping[str, Decimal] = {}
         self._tasks: TaskGroup | None = None
+        self._network_scope = anyio.CancelScope()
         self._records: dict[str, PodRecord] = {}
         self._access = PodAccess(self._directory, clock, self._workers.get, self._current_context)
         self.providers = self._access.providers()
@@ -207,21 +210,28 @@ class Node:
                 group.start_soon(
                     lambda: anyio.to_thread.run_sync(logs.run, limiter=CapacityLimiter(1)), name="node: logs"
                 )
-                await group.start(self.network.run, options, name="node: pod network")
-                with self._runtimes(logs, root) as runtimes:
+                await group.start(self._run_network, options, name="node: pod network")
+                with self._runtimes(logs, root, group) as runtimes:
                     self._context = self._make_context(runtimes, logs, root)
                     async with anyio.create_task_group() as tasks:
                         await self._follow(tasks, task_status)
             finally:
+                self._network_scope.cancel()
                 logs.stop()
 
+    async def _run_network(self, options: NetworkOptions, *, task_status: TaskStatus[None]) -> None:
+        """Run the pod network until ``_generation`` ends it: when the node stops, containers get their grace first."""
+        with anyio.CancelScope(shield=True) as self._network_scope:
+            await self.network.run(options, task_status=task_status)
+
     @contextmanager
-    def _runtimes(self, logs: LogThread, root: RootFiles) -> Iterator[Runtimes]:
+    def _runtimes(self, logs: LogThread, root: RootFiles, tasks: TaskGroup) -> Iterator[Runtimes]:
         if self.machine is None:
             yield Runtimes(BareRuntime(self.network, logs, root))
             return
         with closing(BubblewrapRuntime(self.network, logs, self.machine.walls, root)) as bubblewrap:
-            yield Runtimes(bubblewrap)
+            ground = TrialGround(self.network, logs, root, self._directory, self._addresses, self._clock, tasks)
+            yield Runtimes(bubblewrap, {GVISOR: GvisorFinder(ground).find})
 
     def _make_context(self, runtimes: Runtimes, logs: LogThread, root: RootFiles) -> NodeContext:
         return NodeContext(
@@ -248,6 +258,7 @@ class Node:
             tasks.start_soon(self._firewall.run, name="node: network policy")
             listener = await self.network.listen_udp(DNS_PORT)
             tasks.start_soon(serve_names, listener, self._names.resolve, name="node: names")
+        tasks.start_soon(self._reconsider_forever, name="node: refused pods")
         self._tasks = tasks
         try:
             for pod in self._informer.store.list():
@@ -310,6 +321,14 @@ class Node:
         elif not pod.spec.node_name and not pod.metadata.deleting and pod.status.phase not in _ENDED:
             self._workers[uid] = None
             self._tasks.start_soon(self._bind, pod, name=f"bind {pod.key}")
+
+    async def _reconsider_forever(self) -> None:
+        """Look at refused Pods again now and then: a runtime that they ask for may have been installed."""
+        while True:
+            await self._clock.sleep(self.options.reconsider_period)
+            for pod in self._informer.store.list() if self._refused else ():
+                if pod.metadata.uid in self._refused:
+                    self._consider(pod)
 
     def _complain(self, stored: StoredPod, message: str) -> None:
         if self._refused.get(stored.metadata.uid) != message:

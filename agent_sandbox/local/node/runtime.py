@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.bubblewrap import Box
-from agent_sandbox.local.node.cgroups import ControlGroup
+from agent_sandbox.local.node.cgroups import ControlGroup, Limits
 from agent_sandbox.local.node.errors import RuntimeUnavailableError
 from agent_sandbox.local.node.logs import LogFile
 
@@ -39,6 +39,9 @@ class Launch:
         log: where its output goes.
         bare_directory: its working directory on the host, for the runtime without isolation.
         group: its control group, or None where limits cannot be enforced.
+        earlier_oom_kills: how often the kernel had killed a process of that group before; it may be the Pod's.
+        pod_uids: uids inside of all containers of the Pod; empty if there is this one only.
+        pod_gids: likewise gids.
     """
 
     pod: str
@@ -47,6 +50,9 @@ class Launch:
     log: LogFile
     bare_directory: Path
     group: ControlGroup | None = None
+    earlier_oom_kills: int = 0
+    pod_uids: frozenset[int] = frozenset()
+    pod_gids: frozenset[int] = frozenset()
 
     @property
     def cgroups(self) -> list[str]:
@@ -125,6 +131,10 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """Its name, in container ids and in ``runtimeClassName``."""
+
+    @property
+    def pod_overhead(self) -> Limits | None:
+        """None where each container has limits of its own; else all of a Pod share their sum and this much more."""
 
     async def start(self, launch: Launch) -> ContainerProcess:
         """Start a container.

@@ -11,6 +11,8 @@ from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtimes
 class NamedRuntime:
     """A runtime that only has a name."""
 
+    pod_overhead = None
+
     def __init__(self, name: str) -> None:
         self.name = name
 

@@ -97,6 +97,7 @@ class PodNetns:
 
     fd: int
     interface: int
+    address: str
 
 
 class Router:
@@ -151,7 +152,7 @@ class Router:
             raise
         finally:
             inside.close()
-        self._pods[pod] = PodNetns(fd, index)
+        self._pods[pod] = PodNetns(fd, index, address)
 
     def _new_netns(self) -> tuple[int, Netlink]:
         linux.unshare(linux.CLONE_NEWNET)
@@ -171,6 +172,16 @@ class Router:
             KeyError: the Pod has no network here.
         """
         return self._pods[pod].fd
+
+    def renew(self, pod: str) -> None:
+        """Give a Pod its network anew: a kernel that took the address for itself has ended.
+
+        Raises:
+            KeyError: the Pod has no network here.
+        """
+        address = self._pods[pod].address
+        self.delete(pod)
+        self.create(pod, address)
 
     def delete(self, pod: str) -> None:
         """Remove a Pod's network; one that is not there is removed already."""

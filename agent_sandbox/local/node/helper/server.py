@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from agent_sandbox.local.node.helper import channel, namespaces, spawn
@@ -29,6 +30,7 @@ class Helper:
         self._selector = selectors.DefaultSelector()
         self._router: namespaces.Router | None = None
         self._mounts: PodMounts | None = None
+        self._empty_directory = ""
         self._nft = ""
         self._kept: list[int] = []
         self._processes: dict[str, int] = {}
@@ -36,6 +38,7 @@ class Helper:
             "setup": self._setup,
             "create": self._create,
             "delete": self._delete,
+            "renew": self._renew,
             "spawn": self._spawn,
             "enter": self._enter,
             "kill": self._kill,
@@ -81,6 +84,8 @@ class Helper:
         namespaces.enter(root=request["root"])
         tree = namespaces.mount_tree([(source, name) for source, name in request["binds"]])
         self._mounts = PodMounts(tree)
+        self._empty_directory = f"{tree}/empty"
+        Path(self._empty_directory).mkdir(0o700)
         self._router = namespaces.Router()
         self._nft = request["nft"]
         self._run_nft(request["ruleset"])
@@ -108,6 +113,11 @@ class Helper:
             self._mounts.remove(request["pod"])
         return {}, []
 
+    def _renew(self, request: Message, _: list[int]) -> Reply:
+        assert self._router is not None, "Pods without walls have no network of their own"
+        self._router.renew(request["pod"])
+        return {}, []
+
     def _program(self, request: Message, fds: Sequence[int]) -> spawn.Program:
         return spawn.Program(
             argv=request["argv"],
@@ -115,6 +125,7 @@ class Helper:
             fds=list(zip(fds, request["numbers"], strict=True)),
             cwd=request.get("cwd"),
             cgroups=request.get("cgroups", ()),
+            proc=self._empty_directory if request.get("for_gvisor") else None,
         )
 
     def _spawn(self, request: Message, fds: list[int]) -> Reply:

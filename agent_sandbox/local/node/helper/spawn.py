@@ -32,6 +32,7 @@ class Program:
         fds: pairs of a descriptor and the number it gets in the program; everything else is closed.
         cwd: where it starts, or None for where the helper is.
         cgroups: ``cgroup.procs`` files to join first.
+        proc: an empty directory: give it a mount namespace in which gVisor works (``_mounts_for_gvisor``).
     """
 
     argv: Sequence[str]
@@ -39,6 +40,7 @@ class Program:
     fds: Sequence[tuple[int, int]]
     cwd: str | None = None
     cgroups: Sequence[str] = field(default=())
+    proc: str | None = None
 
 
 def start(program: Program, *, netns: int | None, uid: int | None) -> int:
@@ -61,6 +63,8 @@ def start(program: Program, *, netns: int | None, uid: int | None) -> int:
         os.setsid()
         if netns is not None:
             linux.setns(netns, linux.CLONE_NEWNET)
+        if program.proc is not None:
+            _mounts_for_gvisor(program.proc)
         if uid is not None:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
@@ -98,6 +102,19 @@ def enter(program: Program, *, pidfd: int, uid: int, seccomp: bytes) -> int:
         linux.forbid_new_privileges()
 
     return _fork_exec(program, prepare, seccomp)
+
+
+def _mounts_for_gvisor(proc: str) -> None:
+    """A mount namespace in which gVisor takes a Pod's network for what it is.
+
+    Releases of 2022 to 2024 take a network namespace that has ``net.core.rmem_default`` for the host's own; since
+    Linux 6.11 every namespace has it. And they mount ``/proc`` in a user namespace, which the kernel allows only while
+    a ``/proc`` with nothing hidden is in sight.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("/proc", proc, flags=linux.MS_BIND)
+    linux.mount("none", "/proc/sys/net", "tmpfs", linux.MS_RDONLY)
 
 
 def _join(cgroups: Sequence[str]) -> None:
