@@ -11,8 +11,9 @@ from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeError, connect
-from agent_sandbox.router import Directory, Router, RouterError, RouterOptions
+from agent_sandbox.router import AuthzMode, Directory, Router, RouterError, RouterOptions
 from agent_sandbox.runtime import Cache
+from agent_sandbox_api.names import ROUTER_AUDIENCE
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -22,14 +23,26 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option(
-    "--token-file",
-    type=_FILE,
-    help="File with the bearer tokens that X-Sandbox-Authorization must carry, one per line.",
+    "--authz-mode",
+    "authz",
+    multiple=True,
+    type=click.Choice([mode.value for mode in AuthzMode]),
+    help="Which credentials X-Sandbox-Authorization may carry; give it several times. Default: claim-key, and what the "
+    "two files below are for.",
 )
+@click.option(
+    "--tokenreview-audience",
+    "audiences",
+    multiple=True,
+    default=(ROUTER_AUDIENCE,),
+    show_default=True,
+    help="What Kubernetes tokens must be made for, in the mode tokenreview.",
+)
+@click.option("--token-file", type=_FILE, help="static-token: file with tokens that open every sandbox, one per line.")
 @click.option(
     "--key-file",
     type=_FILE,
-    help="File with the keys of signed tokens, one per line, the newest first; each token opens one sandbox.",
+    help="scoped-token: file with keys of signed tokens, one per line, the newest first; a token opens one sandbox.",
 )
 @click.option("--domain", help="Serve <port>-<sandbox>-<namespace>.DOMAIN to browsers.")
 @click.option(
@@ -42,6 +55,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--control-host", default="127.0.0.1", show_default=True, help="Address of /healthz, /readyz, /metrics.")
 @click.option("--control-port", type=int, help="Port of /healthz, /readyz, /metrics. Default: not served.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line per request.")
+@click.option(
+    "--drain-delay",
+    default=1.0,
+    show_default=True,
+    help="Seconds to go on accepting after a signal, while /readyz says no: until load balancers noticed.",
+)
+@click.option("--drain-timeout", default=30.0, show_default=True, help="Seconds for what has begun to end, after that.")
 @click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
 @click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
 @log_level_option
@@ -51,6 +71,8 @@ def router(
     context: str | None,
     host: str,
     port: int,
+    authz: tuple[str, ...],
+    audiences: tuple[str, ...],
     token_file: Path | None,
     key_file: Path | None,
     domain: str | None,
@@ -60,6 +82,8 @@ def router(
     control_host: str,
     control_port: int | None,
     access_log: bool,
+    drain_delay: float,
+    drain_timeout: float,
     unsafe_allow_all: bool,
     watch_namespaces: str,
     log_level: str,
@@ -67,8 +91,12 @@ def router(
 ) -> None:
     """Carry requests to the sandbox that X-Sandbox-ID names, and to nothing else.
 
+    A caller needs a credential for that sandbox. As shipped this is a token signed by a key that the claim itself
+    names: the SDK makes and sends it, and nothing has to be set up.
+
     \b
-    agent-sandbox router --token-file /etc/agent-sandbox/router.token --host 0.0.0.0
+    agent-sandbox router --host 0.0.0.0
+    agent-sandbox router --host 0.0.0.0 --authz-mode claim-key --authz-mode tokenreview
     """
     configure_logging(log_level, log_format)
     namespaces = tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()) or None
@@ -76,6 +104,8 @@ def router(
         options = RouterOptions(
             host=host,
             port=port,
+            authz=tuple(AuthzMode(mode) for mode in authz) or None,
+            token_audiences=audiences,
             token_file=token_file,
             key_file=key_file,
             domain=domain,
@@ -85,6 +115,8 @@ def router(
             control_host=control_host,
             control_port=control_port,
             access_log=access_log,
+            drain_delay=drain_delay,
+            drain_timeout=drain_timeout,
             unsafe_allow_all=unsafe_allow_all,
         )
         run_until_signalled(functools.partial(_run, kubeconfig, context, options, namespaces))
@@ -104,6 +136,6 @@ async def _run(
         async with anyio.create_task_group() as group:
             await group.start(cache.run)
             await cache.wait_until_synced(120)
-            await Router(directory, options=options).serve()
+            await Router(directory, options=options, kube=client).serve()
     finally:
         await client.aclose()

@@ -341,13 +341,31 @@ class KubeClient:
         answer = await self.request("GET", resource.path(namespace, name, "scale"))
         return decode_scale(answer.body)
 
-    async def set_scale(self, resource: Resource[Any], name: str, replicas: int, namespace: str | None = None) -> Scale:
-        """Write the wanted number of replicas through the ``scale`` subresource."""
+    async def set_scale(
+        self,
+        resource: Resource[Any],
+        name: str,
+        replicas: int,
+        namespace: str | None = None,
+        *,
+        resource_version: str = "",
+    ) -> Scale:
+        """Write the wanted number of replicas through the ``scale`` subresource.
+
+        Args:
+            resource_version: write only if the object still is of this version; unset writes in any case.
+
+        Raises:
+            ConflictError: it is of another version.
+        """
+        body: dict[str, Any] = {"spec": {"replicas": replicas}}
+        if resource_version:
+            body["metadata"] = {"resourceVersion": resource_version}
         answer = await self.request(
             "PATCH",
             resource.path(namespace, name, "scale"),
             query=self._manager_query(),
-            body=msgspec.json.encode({"spec": {"replicas": replicas}}),
+            body=msgspec.json.encode(body),
             content_type="application/merge-patch+json",
         )
         return decode_scale(answer.body)

@@ -149,7 +149,8 @@ class _Stack:
         token_file = self._directory.router_token
         if not token_file.exists():
             await anyio.to_thread.run_sync(write_private, token_file, secrets.token_urlsafe(32).encode())
-        cache = Cache(self._client("sandbox-router"), clock=self._clock)
+        client = self._client("sandbox-router")
+        cache = Cache(client, clock=self._clock)
         directory = Directory()
         directory.follow(cache)
         await parts.start(cache.run, name="router's cache")
@@ -163,6 +164,7 @@ class _Stack:
                 control_port=self._options.router_metrics_port,
             ),
             socket_factory=node.network.socket_factory,
+            kube=client,
         )
         try:
             url: str = await parts.start(router.serve, name="router")

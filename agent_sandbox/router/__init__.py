@@ -6,12 +6,13 @@ comes from the router's own watch (`Directory`); who may pass is decided here, b
 
 from agent_sandbox.router.directory import Directory, Target
 from agent_sandbox.router.errors import RefusalError, RouterConfigError, RouterError
-from agent_sandbox.router.options import RouterOptions
+from agent_sandbox.router.options import AuthzMode, RouterOptions
 from agent_sandbox.router.server import Router, serve
 from agent_sandbox.router.tokens import Scope, TokenKeys
 from agent_sandbox.router.upstream import SocketFactory
 
 __all__ = [
+    "AuthzMode",
     "Directory",
     "RefusalError",
     "Router",

@@ -1,7 +1,9 @@
 """How a browser carries a credential: a link brings it once, a cookie from then on.
 
 ``?agent-sandbox-token=TOKEN`` in a link to a sandbox is answered with the same address without it and with a cookie, so
-that the token stays neither in the address bar nor in a Referer. The cookie never reaches the sandbox.
+that the token stays neither in the address bar nor in a Referer. The cookie never reaches the sandbox, and counts only
+in requests that the sandbox's own pages make: the pages of another one, which the browser holds to be of the same site
+where both stand below one domain, cannot use it.
 """
 
 from dataclasses import dataclass
@@ -10,9 +12,10 @@ from typing import Final
 
 from agent_sandbox.router.http1 import RequestHead
 from agent_sandbox.router.routing import Route
-from agent_sandbox.router.tokens import Scope
+from agent_sandbox_api.names import QUERY_SANDBOX_TOKEN
 
-COOKIE: Final = b"agent-sandbox-token"
+COOKIE: Final = QUERY_SANDBOX_TOKEN.encode()
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,43 @@ def cookie_token(head: RequestHead) -> str | None:
     return None
 
 
+def is_foreign(head: RequestHead) -> bool:
+    """Whether a page of another origin made this request, other than by a link that somebody followed."""
+    site = b"".join(head.all(b"sec-fetch-site"))
+    if site:
+        followed = (
+            head.method == b"GET"
+            and head.all(b"sec-fetch-mode") == [b"navigate"]
+            and head.all(b"sec-fetch-dest") == [b"document"]
+        )
+        if site not in (b"same-origin", b"none") and not followed:
+            return True
+    # Older browsers, and all of them where the page is not of a secure context, tell the origin only.
+    return any(_host_of(origin) != _host_in(head, origin) for origin in head.all(b"origin"))
+
+
+def _host_of(origin: bytes) -> bytes:
+    scheme, _, host = origin.lower().partition(b"://")
+    return host.removesuffix(_DEFAULT_PORTS.get(scheme, b"")) or b"(none)"
+
+
+def _host_in(head: RequestHead, origin: bytes) -> bytes:
+    scheme = origin.lower().partition(b"://")[0]
+    return b"".join(head.all(b"host")).lower().removesuffix(_DEFAULT_PORTS.get(scheme, b""))
+
+
 def without_token(cookies: bytes) -> bytes:
     """A Cookie header's value without our cookie; empty if nothing else is in it."""
     kept = [pair for pair in cookies.split(b";") if pair.strip().partition(b"=")[0] != COOKIE]
     return b";".join(kept).strip()
 
 
-def set_cookie(token: str, scope: Scope, route: Route, *, secure: bool) -> bytes:
+def set_cookie(token: str, expires: int, route: Route, *, secure: bool) -> bytes:
     """The Set-Cookie that takes the place of the link."""
     parts = [
         COOKIE + b"=" + token.encode("latin-1"),
         b"Path=" + route.prefix + b"/",
-        b"Expires=" + formatdate(scope.expires, usegmt=True).encode(),
+        b"Expires=" + formatdate(expires, usegmt=True).encode(),
         b"HttpOnly",
         b"SameSite=Lax",
     ]

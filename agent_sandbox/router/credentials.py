@@ -1,10 +1,7 @@
-"""Who may pass, and where to: one token for everything, or signed tokens for one sandbox each.
-
-In: the value of ``X-Sandbox-Authorization``. Out: a `Pass`. Tokens and keys come from files that may change while the
-router runs; they are read again when they do, so both rotate without a restart.
+"""Tokens and keys in files that may change while the router runs: read again when they do, so they rotate without a
+restart.
 """
 
-import hmac
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -12,15 +9,12 @@ from typing import Final, Generic, TypeVar
 import anyio
 import anyio.to_thread
 
-from agent_sandbox.clock import Clock
-from agent_sandbox.router.errors import RouterConfigError, UnauthenticatedError
-from agent_sandbox.router.tokens import Scope, TokenKeys
+from agent_sandbox.router.errors import RouterConfigError
 
 CHECK_INTERVAL: Final = 1.0
 """Seconds between two looks at a file: a wrong token never makes the router read files faster."""
 
 T = TypeVar("T")
-SCOPED_PREFIX: Final = "v1."
 
 
 class WatchedFile(Generic[T]):
@@ -79,47 +73,3 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
     if not tokens:
         raise RouterConfigError(f"the token file {path} contains no token")
     return tokens
-
-
-class Gate:
-    """Decides who may pass.
-
-    Args:
-        token_file: tokens that open every sandbox; None means that there are none.
-        key_file: keys that signed tokens are checked with; None means that there are none.
-
-    Raises:
-        RouterConfigError: a file is no good.
-    """
-
-    def __init__(self, *, token_file: Path | None, key_file: Path | None, clock: Clock) -> None:
-        self._tokens = WatchedFile(token_file, read_tokens) if token_file is not None else None
-        self._keys = (
-            WatchedFile(key_file, lambda path: TokenKeys.from_file(path, clock=clock)) if key_file is not None else None
-        )
-
-    @property
-    def open(self) -> bool:
-        """True if no credential is asked for."""
-        return self._tokens is None and self._keys is None
-
-    async def admit(self, authorization: str | None) -> Scope | None:
-        """What the caller may reach: a scope, or None for everything.
-
-        Raises:
-            UnauthenticatedError: no credential, or none of ours.
-        """
-        if self.open:
-            return None
-        scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise UnauthenticatedError("Missing or invalid X-Sandbox-Authorization header.")
-        if self._tokens is not None:
-            offered = token.encode("utf-8", "surrogateescape")
-            known = await self._tokens.get()
-            if any(hmac.compare_digest(offered, one) for one in known):
-                return None
-        if self._keys is not None and token.startswith(SCOPED_PREFIX):
-            return (await self._keys.get()).read(token)
-        raise UnauthenticatedError("Invalid token.")

@@ -5,7 +5,7 @@ name, nothing that a caller says. Ownership is judged by UID: a Pod belongs to t
 to the claim that controls it; an unclaimed member of a warm pool belongs to nobody and cannot be reached.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,19 +13,20 @@ import anyio
 import msgspec
 
 from agent_sandbox.router.errors import NotFoundError, NotReadyError, SuspendedError
+from agent_sandbox_api.access import access_keys_of
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.core import PODS, PodView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.names import (
     AGENTS_GROUP,
+    ANNOTATION_WAKE_ON_REQUEST,
     CONDITION_READY,
-    CONDITION_SUSPENDED,
     EXTENSIONS_GROUP,
     LABEL_SANDBOX_NAME_HASH,
     LABEL_WARM_POOL,
 )
 from agent_sandbox_api.resource import Resource
-from agent_sandbox_api.views import ConditionView, MetaView, View, find_condition, is_condition_true
+from agent_sandbox_api.views import ConditionView, MetaView, View, find_condition
 
 V = TypeVar("V", bound=View)
 V_co = TypeVar("V_co", bound=View, covariant=True)
@@ -55,6 +56,43 @@ class Informers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """What a credential is for: the claim that holds a Sandbox, or the Sandbox itself where no claim does.
+
+    Attributes:
+        claimed: whether it is a claim.
+        access_keys: the annotations of that object that name keys, see ``agent_sandbox_api.access``.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    claimed: bool
+    access_keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A suspended Sandbox that a request may wake.
+
+    Attributes:
+        resource_version: of the Sandbox as it was seen asleep.
+    """
+
+    namespace: str
+    name: str
+    resource_version: str
+
+
+class AsleepError(SuspendedError):
+    """The sandbox is suspended, and its template lets a request wake it."""
+
+    def __init__(self, detail: str, sleeper: Sleeper) -> None:
+        super().__init__(detail)
+        self.sleeper = sleeper
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A Pod that may be dialled for a sandbox.
 
@@ -71,21 +109,19 @@ class Target:
     claim: str | None
     holder_uid: str
 
-    @property
-    def holder(self) -> str:
-        """Name of the claim, or of the Sandbox where there is none: what credentials are for."""
-        return self.claim or self.sandbox
-
 
 @dataclass(frozen=True, slots=True)
 class _Sandbox:
     key: Key
     uid: str
+    version: str
     claim_uid: str | None
     pooled: bool
     suspended: bool
+    wakes: bool
     deleting: bool
     ready: ConditionView | None
+    access_keys: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +130,7 @@ class _Claim:
     uid: str
     sandbox_name: str | None
     ready: ConditionView | None
+    access_keys: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +141,22 @@ class _Pod:
     ready: bool
 
 
-class _SpecPart(msgspec.Struct):
+class _TemplateMeta(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
+class _TemplatePart(msgspec.Struct):
+    metadata: _TemplateMeta | None = None
+
+
+class _SpecPart(msgspec.Struct, rename="camel"):
     replicas: int = 1
+    pod_template: _TemplatePart | None = None
+
+    @property
+    def wakes(self) -> bool:
+        metadata = self.pod_template.metadata if self.pod_template else None
+        return ((metadata.annotations if metadata else None) or {}).get(ANNOTATION_WAKE_ON_REQUEST) == "true"
 
 
 class Directory:
@@ -132,7 +183,7 @@ class Directory:
 
         Raises:
             NotFoundError: nothing of that name or UID is known in the namespace.
-            SuspendedError: it is suspended.
+            SuspendedError: it is suspended; AsleepError if a request may wake it.
             NotReadyError: its Pod is not Ready.
         """
         began = anyio.current_time()
@@ -147,19 +198,54 @@ class Directory:
                 left = began + wait_ready - anyio.current_time()
                 if left <= 0:
                     raise
-            await self._wait_for_change(namespace, left)
+            await self.wait_for_change(namespace, left)
+
+    async def find(self, namespace: str, identifier: str, *, wait_unknown: float) -> Holder:
+        """Whose sandbox that is, waiting for the name within the bound (seconds).
+
+        Raises:
+            NotFoundError: nothing of that name or UID is known in the namespace.
+        """
+        began = anyio.current_time()
+        while True:
+            try:
+                return self.holder(namespace, identifier)
+            except NotFoundError:
+                left = began + wait_unknown - anyio.current_time()
+                if left <= 0:
+                    raise
+            await self.wait_for_change(namespace, left)
+
+    def holder(self, namespace: str, identifier: str) -> Holder:
+        """Whose sandbox that is, as far as is known now; it need not be bound, running or Ready.
+
+        Raises:
+            NotFoundError: nothing of that name or UID is known in the namespace.
+        """
+        claim = self._find_claim(namespace, identifier)
+        if claim is None:
+            sandbox = self._find_sandbox(namespace, identifier)
+            if sandbox.claim_uid is None:
+                return Holder(namespace, sandbox.key[1], sandbox.uid, False, sandbox.access_keys)
+            claim = self._claims_by_uid.get(sandbox.claim_uid)
+            if claim is None:
+                raise _not_found(identifier, namespace)
+        return Holder(namespace, claim.key[1], claim.uid, True, claim.access_keys)
 
     def lookup(self, namespace: str, identifier: str) -> Target:
         """The Pod of a sandbox as far as is known now.
 
         Raises:
             NotFoundError: nothing of that name or UID is known in the namespace.
-            SuspendedError: it is suspended.
+            SuspendedError: it is suspended; AsleepError if a request may wake it.
             NotReadyError: its Pod is not Ready.
         """
         sandbox, claim = self._find(namespace, identifier)
         if sandbox.suspended:
-            raise SuspendedError(f"Sandbox {identifier} in namespace {namespace} is suspended; resume it first.")
+            detail = f"Sandbox {identifier} in namespace {namespace} is suspended; resume it first."
+            if sandbox.wakes and not sandbox.deleting:
+                raise AsleepError(detail, Sleeper(namespace, sandbox.key[1], sandbox.version))
+            raise SuspendedError(detail)
         pods = self._pods.get(sandbox.uid, {})
         for pod in pods.values():
             if pod.ready and not sandbox.deleting:
@@ -213,7 +299,16 @@ class Directory:
         pods = self._pods.get(sandbox.uid, {}) if sandbox else {}
         return any(pod.uid == target.pod_uid and pod.ready for pod in pods.values())
 
-    async def _wait_for_change(self, namespace: str, seconds: float) -> None:
+    async def wait_until_changed(self, sleeper: Sleeper, seconds: float) -> None:
+        """Wait until another version of that Sandbox is known, or it is gone; at most so long."""
+        with anyio.move_on_after(seconds):
+            while True:
+                sandbox = self._sandboxes.get((sleeper.namespace, sleeper.name))
+                if sandbox is None or sandbox.version != sleeper.resource_version:
+                    return
+                await self.wait_for_change(sleeper.namespace, seconds)
+
+    async def wait_for_change(self, namespace: str, seconds: float) -> None:
         """Wait until something in the namespace changes, at most so long."""
         changed = anyio.Event()
         waiters = self._waiters.setdefault(namespace, set())
@@ -227,17 +322,22 @@ class Directory:
                 self._waiters.pop(namespace, None)
 
     def _find(self, namespace: str, identifier: str) -> tuple[_Sandbox, _Claim | None]:
-        claim = self._claims.get((namespace, identifier)) or self._in(namespace, self._claims_by_uid.get(identifier))
+        claim = self._find_claim(namespace, identifier)
         if claim is not None:
             return self._claimed(claim), claim
+        sandbox = self._find_sandbox(namespace, identifier)
+        return sandbox, self._claims_by_uid.get(sandbox.claim_uid or "")
+
+    def _find_claim(self, namespace: str, identifier: str) -> _Claim | None:
+        return self._claims.get((namespace, identifier)) or self._in(namespace, self._claims_by_uid.get(identifier))
+
+    def _find_sandbox(self, namespace: str, identifier: str) -> _Sandbox:
         sandbox = self._sandboxes.get((namespace, identifier)) or self._in(
             namespace, self._sandboxes_by_uid.get(identifier)
         )
         if sandbox is None or (sandbox.pooled and sandbox.claim_uid is None):
-            raise NotFoundError(
-                f"No sandbox {identifier} in namespace {namespace}: there is no claim, Sandbox or UID of that name."
-            )
-        return sandbox, self._claims_by_uid.get(sandbox.claim_uid or "")
+            raise _not_found(identifier, namespace)
+        return sandbox
 
     def _claimed(self, claim: _Claim) -> _Sandbox:
         """The Sandbox that the claim's status names, if it is controlled by that very claim."""
@@ -269,15 +369,19 @@ def _sandbox_from(view: SandboxView) -> _Sandbox:
     owner = view.metadata.controller
     claim_uid = owner.uid if owner and owner.group == EXTENSIONS_GROUP and owner.kind == "SandboxClaim" else None
     by_pool = owner is not None and owner.group == EXTENSIONS_GROUP and owner.kind == "SandboxWarmPool"
-    replicas = msgspec.json.decode(view.spec, type=_SpecPart).replicas if bytes(view.spec) else 1
+    spec = msgspec.json.decode(view.spec, type=_SpecPart) if bytes(view.spec) else _SpecPart()
     return _Sandbox(
         key=key_of(view),
         uid=view.metadata.uid,
+        version=view.metadata.resource_version,
         claim_uid=claim_uid,
         pooled=by_pool or LABEL_WARM_POOL in view.metadata.labels,
-        suspended=replicas == 0 or is_condition_true(view.status.conditions, CONDITION_SUSPENDED),
+        # A wanted replica makes it one that resumes, whatever the condition still says.
+        suspended=spec.replicas == 0,
+        wakes=spec.wakes,
         deleting=view.metadata.deleting,
         ready=find_condition(view.status.conditions, CONDITION_READY),
+        access_keys=access_keys_of(view.metadata.annotations),
     )
 
 
@@ -285,7 +389,8 @@ def _claim_from(view: SandboxClaimView) -> _Claim:
     status = view.status
     bound = status.sandbox.name if status.sandbox is not None else None
     ready = find_condition(status.conditions, CONDITION_READY)
-    return _Claim(key_of(view), view.metadata.uid, bound or status.sandbox_name, ready)
+    keys = access_keys_of(view.metadata.annotations)
+    return _Claim(key_of(view), view.metadata.uid, bound or status.sandbox_name, ready, keys)
 
 
 def _pod_from(view: PodView) -> _Pod:
@@ -295,6 +400,10 @@ def _pod_from(view: PodView) -> _Pod:
 def _sandbox_owner(metadata: MetaView) -> str | None:
     owner = metadata.controller
     return owner.uid if owner is not None and owner.group == AGENTS_GROUP and owner.kind == "Sandbox" else None
+
+
+def _not_found(name: str, namespace: str) -> NotFoundError:
+    return NotFoundError(f"No sandbox {name} in namespace {namespace}: there is no claim, Sandbox or UID of that name.")
 
 
 def _not_ready(name: str, namespace: str, ready: ConditionView | None) -> NotReadyError:

@@ -5,6 +5,7 @@ serve another request. The body and the response flow at the same time; a half-c
 connection becomes a plain tunnel.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -68,11 +69,18 @@ class Exchange:
 
     Args:
         route: where the request goes.
-        draining: whether the client's connection must be closed afterwards.
+        is_draining: asked when the response begins: whether the client's connection must be closed after it.
     """
 
     def __init__(
-        self, client: Wire, head: RequestHead, framing: Framing, options: RouterOptions, *, route: Route, draining: bool
+        self,
+        client: Wire,
+        head: RequestHead,
+        framing: Framing,
+        options: RouterOptions,
+        *,
+        route: Route,
+        is_draining: Callable[[], bool],
     ) -> None:
         self.progress = Progress()
         self.upstream_after = After.CLOSE
@@ -82,7 +90,7 @@ class Exchange:
         self._options = options
         self._route = route
         self._name = route.identifier
-        self._draining = draining
+        self._is_draining = is_draining
         self._body = BodyDecoder(framing)
         self._body_done = self._body.done
         self._continued = False
@@ -259,7 +267,7 @@ class Exchange:
                 raise self._slow()
 
     def _client_after(self, framing: Framing) -> After:
-        if self._draining or not self._head.keep_alive or not self._body_done or self._client.ended:
+        if self._is_draining() or not self._head.keep_alive or not self._body_done or self._client.ended:
             return After.CLOSE
         if self._head.minor == 0 and framing.kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE):
             return After.CLOSE

@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from agent_sandbox.router.directory import Target
+from agent_sandbox.router.directory import Holder
 from agent_sandbox.router.errors import RateLimitedError
 
 MANY: Final = 1024
@@ -43,7 +43,7 @@ class Limits:
         self._accounts: dict[str, _Account] = {}
 
     @contextmanager
-    def slot(self, target: Target) -> Iterator[None]:
+    def slot(self, holder: Holder) -> Iterator[None]:
         """Hold while a request is on its way.
 
         Raises:
@@ -52,21 +52,21 @@ class Limits:
         if self._concurrent is None and self._rate is None:
             yield
             return
-        account = self._accounts.get(target.holder_uid)
+        account = self._accounts.get(holder.uid)
         if account is None:
             self._forget_rested()
-            account = self._accounts[target.holder_uid] = _Account(tokens=self._burst, refilled=_now())
-        self._take(account, target)
+            account = self._accounts[holder.uid] = _Account(tokens=self._burst, refilled=_now())
+        self._take(account, holder)
         account.running += 1
         try:
             yield
         finally:
             account.running -= 1
 
-    def _take(self, account: _Account, target: Target) -> None:
+    def _take(self, account: _Account, holder: Holder) -> None:
         if self._concurrent is not None and account.running >= self._concurrent:
             raise RateLimitedError(
-                f"Sandbox {target.holder} has {self._concurrent} requests on their way, as many as it may.",
+                f"Sandbox {holder.name} has {self._concurrent} requests on their way, as many as it may.",
                 retry_after=1,
             )
         if self._rate is None:
@@ -75,7 +75,7 @@ class Limits:
         if account.tokens < 1:
             wait = math.ceil((1 - account.tokens) / self._rate)
             raise RateLimitedError(
-                f"Sandbox {target.holder} gets more than {self._rate:g} requests per second.", retry_after=wait
+                f"Sandbox {holder.name} gets more than {self._rate:g} requests per second.", retry_after=wait
             )
         account.tokens -= 1
 

@@ -6,13 +6,14 @@ namespaces count only once they were resolved, unknown methods are one.
 
 import re
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Final
 
 import anyio
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from agent_sandbox.router.directory import Target
+from agent_sandbox.router.directory import Holder
 from agent_sandbox.router.errors import RefusalError
 from agent_sandbox.router.http1 import RequestHead
 
@@ -30,7 +31,7 @@ class Visit:
     """One request, from its head to its end.
 
     Attributes:
-        namespace: known only once the sandbox was resolved.
+        namespace: known only once a credential for it was found good.
         reason: why the router refused it; empty if the sandbox answered.
     """
 
@@ -44,9 +45,9 @@ class Visit:
     sent: int = 0
     reason: str = ""
 
-    def resolved(self, target: Target) -> None:
-        """The request is for that sandbox."""
-        self.namespace, self.sandbox = target.namespace, target.holder
+    def admitted(self, holder: Holder) -> None:
+        """The request is for that sandbox, and may go there."""
+        self.namespace, self.sandbox = holder.namespace, holder.name
 
     def refused(self, refusal: RefusalError) -> None:
         """The router answers itself, or cuts the sandbox's answer short."""
@@ -80,7 +81,12 @@ class Observer:
             buckets=BUCKETS,
             registry=registry,
         )
-        self._running = Gauge("sandbox_router_inflight_requests", "Requests on their way.", registry=registry)
+        self._running = Gauge(
+            "sandbox_router_inflight_requests",
+            "Requests on their way.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._failures = Counter(
             "sandbox_router_upstream_errors",
             "Exchanges that failed on the sandbox's side.",
@@ -90,9 +96,39 @@ class Observer:
         self._decisions = Counter(
             "sandbox_router_authz_decisions", "Decisions about credentials.", ("decision",), registry=registry
         )
+        self._retries = Counter(
+            "sandbox_router_upstream_retries", "Attempts after the first to connect to a Pod.", registry=registry
+        )
+        self._outdated = Counter(
+            "sandbox_router_cache_invalidations",
+            "Connections given up because the Pod was no longer the sandbox's.",
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "sandbox_router_cert_reloads", "Changed certificates that were loaded.", ("outcome",), registry=registry
+        )
+        Gauge(
+            "sandbox_router_build_info",
+            "Always 1; its label says what runs.",
+            ("version",),
+            registry=registry,
+            multiprocess_mode="max",
+        ).labels(version("agent-sandbox-k8s")).set(1)
         for decision in ("allowed", *_DECISIONS.values()):
             self._decisions.labels(decision)
         ProcessCollector(registry=registry)
+
+    def dial_retried(self) -> None:
+        """A Pod refused a connection and is tried again."""
+        self._retries.inc()
+
+    def address_outdated(self) -> None:
+        """While a Pod was dialled, it stopped being the sandbox's."""
+        self._outdated.inc()
+
+    def certificate_reloaded(self, good: bool) -> None:
+        """The certificate's files changed."""
+        self._reloads.labels("success" if good else "error").inc()
 
     def begin(self, head: RequestHead, peer: str) -> Visit:
         """A request arrived."""

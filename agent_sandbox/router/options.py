@@ -1,11 +1,22 @@
 """What the router can be told: one frozen set of options, each with its unit, its default and the reason for it."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
 from agent_sandbox.router.errors import RouterConfigError
-from agent_sandbox_api.names import ROUTER_PORT
+from agent_sandbox_api.names import ROUTER_AUDIENCE, ROUTER_PORT
+
+
+class AuthzMode(StrEnum):
+    """Which credentials the router takes; see `agent_sandbox.router.authorising`."""
+
+    CLAIM_KEY = "claim-key"
+    TOKENREVIEW = "tokenreview"
+    SCOPED_TOKEN = "scoped-token"  # noqa: S105 - the name of a mode
+    STATIC_TOKEN = "static-token"  # noqa: S105 - the name of a mode
+    ALLOW_ALL = "allow-all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +27,15 @@ class RouterOptions:
         host: address to listen on; loopback unless told otherwise.
         port: TCP port; 0 takes a free one.
         reuse_port: let several router processes share the port (SO_REUSEPORT); the kernel spreads connections.
-        token_file: file with the router's own bearer tokens, one per line. Every request must carry one of them in
-            ``X-Sandbox-Authorization``. Two lines allow a rotation; the file is read again when it changes.
+        authz: which credentials are taken. None means ``claim-key``, and what the files below are for; with
+            `unsafe_allow_all` it means ``allow-all``.
+        token_audiences: a Kubernetes token must be for one of these audiences (``tokenreview``).
+        token_file: file with bearer tokens of the router's own, one per line, each of which opens every sandbox
+            (``static-token``). Two lines allow a rotation; the file is read again when it changes.
         key_file: file with the keys of signed tokens (`agent_sandbox.router.TokenKeys`), one per line, the first one
-            being the newest. A signed token opens one sandbox; those in `token_file` open all.
-        unsafe_allow_all: serve without any credential. Whoever reaches the port then reaches every sandbox.
+            being the newest. A signed token opens one sandbox (``scoped-token``).
+        unsafe_allow_all: allow the mode ``allow-all``: serve without any credential, on loopback only. Whoever reaches
+            the port then reaches every sandbox.
         connect_timeout: seconds to reach the Pod, all attempts together.
         response_timeout: seconds from the end of the request until the sandbox begins to answer. A legacy
             ``/execute`` answers only when its command has ended, so it must outlast commands whose request does not
@@ -34,6 +49,7 @@ class RouterOptions:
             load balancers (60), so that they and not we close first.
         wait_unknown: seconds to wait for a name that the router does not know: its watch may lag behind the creator.
         wait_ready: seconds to wait for a sandbox that is known and not Ready.
+        wait_awake: seconds to wait for a suspended sandbox that the request wakes, where its template allows that.
         max_body_bytes: largest request body; None leaves it to the sandbox.
         max_concurrent: requests of one sandbox on their way at once, WebSockets included; None means no limit. 256 is
             far above what an agent needs and far below what one process can hold.
@@ -46,7 +62,10 @@ class RouterOptions:
         tls_key: PEM file with its private key.
         tls_client_ca: PEM file with authorities; then clients must show a certificate of theirs (mTLS).
         access_log: whether every request gets a log line.
-        drain_timeout: seconds that begun exchanges get when the router stops.
+        drain_delay: seconds for which the router still accepts connections and requests after it was told to stop,
+            while /readyz says no and every answer closes its connection: callers and load balancers learn of it before
+            anything is refused. 0 stops accepting at once.
+        drain_timeout: seconds that begun exchanges get after that.
         domain: ``<port>-<sandbox>-<namespace>.<domain>`` as host names a sandbox, for browsers; None turns it off.
         proto: what ``X-Forwarded-Proto`` says: ``https`` when a load balancer ends TLS before us. Where the router
             speaks TLS itself it says so in any case.
@@ -55,6 +74,8 @@ class RouterOptions:
     host: str = "127.0.0.1"
     port: int = ROUTER_PORT
     reuse_port: bool = False
+    authz: tuple[AuthzMode, ...] | None = None
+    token_audiences: tuple[str, ...] = (ROUTER_AUDIENCE,)
     token_file: Path | None = None
     key_file: Path | None = None
     unsafe_allow_all: bool = False
@@ -68,6 +89,7 @@ class RouterOptions:
     keepalive_timeout: float = 75.0
     wait_unknown: float = 2.0
     wait_ready: float = 10.0
+    wait_awake: float = 60.0
     max_body_bytes: int | None = None
     max_concurrent: int | None = 256
     max_rate: float | None = None
@@ -78,6 +100,7 @@ class RouterOptions:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     access_log: bool = False
+    drain_delay: float = 0.0
     drain_timeout: float = 30.0
     domain: str | None = None
     proto: str = "http"
@@ -87,17 +110,45 @@ class RouterOptions:
             raise RouterConfigError("a TLS certificate needs its key, and a key its certificate: give both or none")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise RouterConfigError("authorities for clients' certificates need a certificate of the router's own")
-        guarded = self.token_file is not None or self.key_file is not None
-        if not guarded and not self.unsafe_allow_all:
+        self._check_authz()
+
+    def _check_authz(self) -> None:
+        modes = self.authz_modes
+        if not modes:
+            raise RouterConfigError("no mode of authorisation is left: name one, for example claim-key")
+        for mode, file, flag in (
+            (AuthzMode.STATIC_TOKEN, self.token_file, "token file"),
+            (AuthzMode.SCOPED_TOKEN, self.key_file, "key file"),
+        ):
+            if (mode in modes) != (file is not None):
+                raise RouterConfigError(f"the mode {mode} and a {flag} go together: give both or none")
+        if AuthzMode.TOKENREVIEW in modes and not self.token_audiences:
+            raise RouterConfigError("the mode tokenreview needs an audience that tokens are for")
+        if AuthzMode.ALLOW_ALL not in modes:
+            if self.unsafe_allow_all:
+                raise RouterConfigError("unsafe_allow_all contradicts the other modes: leave it out")
+            return
+        if len(modes) > 1:
+            raise RouterConfigError("allow-all makes every other mode meaningless: give it alone or not at all")
+        if not self.unsafe_allow_all:
             raise RouterConfigError(
-                "the router has no credential to ask for: give it tokens (--token-file) or the keys of signed tokens "
-                "(--key-file), or say --unsafe-allow-all to let everybody who reaches its port into every sandbox"
+                "the mode allow-all lets everybody who reaches the port into every sandbox: say --unsafe-allow-all"
             )
-        if not guarded and not _is_loopback(self.host):
+        if not _is_loopback(self.host):
             raise RouterConfigError(
-                f"without tokens or keys the router listens on loopback only, not on {self.host}: everybody in the "
+                f"without a credential the router listens on loopback only, not on {self.host}: everybody in the "
                 "network would reach every sandbox"
             )
+
+    @property
+    def authz_modes(self) -> frozenset[AuthzMode]:
+        """The modes in force."""
+        if self.authz is not None:
+            return frozenset(self.authz)
+        if self.unsafe_allow_all:
+            return frozenset({AuthzMode.ALLOW_ALL})
+        files = {AuthzMode.STATIC_TOKEN: self.token_file, AuthzMode.SCOPED_TOKEN: self.key_file}
+        return frozenset({AuthzMode.CLAIM_KEY, *(mode for mode, file in files.items() if file is not None)})
 
     @property
     def client_proto(self) -> str:

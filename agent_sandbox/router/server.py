@@ -7,6 +7,8 @@ lets begun exchanges end within a bound.
 import asyncio
 import logging
 import socket
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,15 +16,17 @@ import anyio
 import anyio.abc
 
 from agent_sandbox.clock import Clock, SystemClock
+from agent_sandbox.kube import KubeClient
 from agent_sandbox.router.answers import json_response, refusal_response
-from agent_sandbox.router.browser import Invitation, cookie_token, invitation, set_cookie
+from agent_sandbox.router.authorising import Admission, Authoriser
+from agent_sandbox.router.browser import Invitation, cookie_token, invitation, is_foreign, set_cookie
 from agent_sandbox.router.control import Control
-from agent_sandbox.router.credentials import Gate
-from agent_sandbox.router.directory import Directory, Target
+from agent_sandbox.router.directory import AsleepError, Directory, Holder, Target
 from agent_sandbox.router.errors import (
     BrokenError,
     ForbiddenError,
     HeadTooLargeError,
+    NotReadyError,
     RefusalError,
     TimedOutError,
     TooLargeError,
@@ -44,11 +48,16 @@ from agent_sandbox.router.observe import Observer, Visit
 from agent_sandbox.router.options import RouterOptions
 from agent_sandbox.router.routing import AUTHORIZATION, ID, Route, is_sandbox_host, read_route
 from agent_sandbox.router.tls import Certificate
-from agent_sandbox.router.tokens import Scope
 from agent_sandbox.router.upstream import SocketFactory, Upstreams, plain_socket
+from agent_sandbox.router.waking import Waker
 from agent_sandbox.router.wire import Wire, WireError
 
 logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 2048
+SETTLE_SECONDS: Final = 0.05
+FIRST_REQUEST_SECONDS: Final = 0.5
+"""What a connection that was accepted just before the end gets to send its request."""
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 4 * 1024 * 1024
@@ -57,9 +66,14 @@ LINGER_BYTES: Final = 4 * 1024 * 1024
 
 @dataclass(eq=False)
 class _Client:
-    """A client's connection; idle between requests."""
+    """A client's connection; idle between requests.
+
+    Attributes:
+        used: whether a request came over it.
+    """
 
     wire: Wire
+    used: bool = False
     idle: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
@@ -70,12 +84,14 @@ class Router:
         directory: what is known of sandboxes; somebody else feeds it.
         socket_factory: makes the sockets that reach Pods; the host's own by default.
         clock: tells whether a token has expired.
+        kube: asked about Kubernetes tokens and told to wake sandboxes; without it neither is done.
+        listener: a bound socket to listen on, instead of the options' host and port.
 
     Attributes:
         control_url: where the control endpoints are, once they are served.
 
     Raises:
-        RouterConfigError: the token file cannot be read or is empty.
+        RouterConfigError: a file of the options is no good, or there is no `kube` and the options need one.
     """
 
     def __init__(
@@ -85,18 +101,24 @@ class Router:
         options: RouterOptions,
         socket_factory: SocketFactory = plain_socket,
         clock: Clock | None = None,
+        kube: KubeClient | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        clock = clock or SystemClock()
+        self._listener = listener
         self.options = options
         self._directory = directory
-        self._upstreams = Upstreams(socket_factory, connect_timeout=options.connect_timeout)
-        self._gate = Gate(token_file=options.token_file, key_file=options.key_file, clock=clock)
-        self._certificate = _certificate(options)
+        self._authoriser = Authoriser(directory, options, clock=clock or SystemClock(), kube=kube)
+        self._waker = Waker(kube) if kube is not None else None
         self._limits = Limits(concurrent=options.max_concurrent, rate=options.max_rate, burst=max(options.burst, 1))
         self._observer = Observer(log=options.access_log)
+        self._certificate = _certificate(options, self._observer)
+        self._upstreams = Upstreams(
+            socket_factory, connect_timeout=options.connect_timeout, retried=self._observer.dial_retried
+        )
         self._clients: set[_Client] = set()
         self.control_url: str | None = None
-        self._draining = False
+        self._draining = False  # told to stop: an answer closes its connection
+        self._closing = False  # accepts nothing more: a connection without a request is closed
         self._quiet = anyio.Event()
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -119,17 +141,12 @@ class Router:
             async with anyio.create_task_group() as tasks:
 
                 def connected(wire: Wire) -> None:
-                    tasks.start_soon(self._serve_client, wire, name=f"client {wire.peer}")
+                    client = _Client(wire)
+                    self._clients.add(client)
+                    tasks.start_soon(self._serve_client, client, name=f"client {wire.peer}")
 
                 context = self._certificate.context if self._certificate is not None else None
-                server = await asyncio.get_running_loop().create_server(
-                    lambda: Wire(connected),
-                    self.options.host,
-                    self.options.port,
-                    backlog=2048,
-                    ssl=context,
-                    reuse_port=self.options.reuse_port,
-                )
+                server = await self._listen(lambda: Wire(connected), context)
                 if self._certificate is not None:
                     tasks.start_soon(self._certificate.follow, name="certificate")
                 tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
@@ -137,10 +154,20 @@ class Router:
                 try:
                     task_status.started(_url(server.sockets[0], secure=context is not None))
                     await stop.wait()
+                    self._draining = True
+                    await anyio.sleep(self.options.drain_delay)
                 finally:
                     server.close()
                 await self._drain()
                 tasks.cancel_scope.cancel()
+
+    async def _listen(self, protocol: Callable[[], Wire], context: ssl.SSLContext | None) -> asyncio.Server:
+        loop, options = asyncio.get_running_loop(), self.options
+        if self._listener is not None:
+            return await loop.create_server(protocol, sock=self._listener, backlog=BACKLOG, ssl=context)
+        return await loop.create_server(
+            protocol, options.host, options.port, backlog=BACKLOG, ssl=context, reuse_port=options.reuse_port
+        )
 
     async def _serve_control(self, tasks: anyio.abc.TaskGroup) -> None:
         """Serve our own endpoints on their port, until the task group ends: probes go on while we drain."""
@@ -165,9 +192,11 @@ class Router:
         tasks.start_soon(until_the_end, name="control endpoints")
 
     async def _drain(self) -> None:
-        self._draining = True
+        self._closing = True
+        # What was accepted in the last moment becomes a client now.
+        await anyio.sleep(SETTLE_SECONDS)
         for client in list(self._clients):
-            client.idle.cancel()
+            client.idle.deadline = min(client.idle.deadline, anyio.current_time() + self._idle_seconds(client))
         with anyio.move_on_after(self.options.drain_timeout):
             while self._clients:
                 self._quiet = anyio.Event()
@@ -175,9 +204,8 @@ class Router:
 
     # One connection
 
-    async def _serve_client(self, wire: Wire) -> None:
-        client = _Client(wire)
-        self._clients.add(client)
+    async def _serve_client(self, client: _Client) -> None:
+        wire = client.wire
         try:
             while await self._serve_request(client) is After.REUSE:
                 pass
@@ -221,12 +249,12 @@ class Router:
         try:
             route = read_route(head, domain=self.options.domain, known=self._directory.knows)
             if route.browser and (link := invitation(head)) is not None:
-                wire.write(await self._accept(link, route, head))
+                wire.write(await self._accept(link, route, head, visit))
                 visit.status = 302
                 return await self._after_own_answer(wire, head, framing)
-            scope = await self._admit(head, framing, route)
-            exchange = Exchange(wire, head, framing, self.options, route=route, draining=self._draining)
-            return await self._exchange(exchange, route, scope, visit)
+            holder = (await self._admit(head, framing, route, visit)).holder
+            exchange = Exchange(wire, head, framing, self.options, route=route, is_draining=lambda: self._draining)
+            return await self._exchange(exchange, route, holder)
         except RefusalError as refusal:
             visit.refused(refusal)
             if exchange is not None and exchange.progress.answering:
@@ -249,9 +277,7 @@ class Router:
         """The next request's head; None if the client is done, too slow, or we are."""
         wire = client.wire
         if not wire.pending:
-            client.idle = anyio.CancelScope(deadline=anyio.current_time() + self.options.keepalive_timeout)
-            if self._draining:
-                return None
+            client.idle = anyio.CancelScope(deadline=anyio.current_time() + self._idle_seconds(client))
             with client.idle:
                 data = await wire.read()
                 if not data:
@@ -259,6 +285,7 @@ class Router:
                 wire.unread(data)
             if client.idle.cancelled_caught:
                 return None
+        client.used = True
         with anyio.move_on_after(self.options.head_timeout):
             try:
                 raw = await wire.read_head(MAX_HEAD)
@@ -267,65 +294,77 @@ class Router:
             return None if raw is None else parse_request(raw)
         return None
 
-    async def _accept(self, link: Invitation, route: Route, head: RequestHead) -> bytes:
+    def _idle_seconds(self, client: _Client) -> float:
+        """How long a connection may rest: when we close, only a new one is given the time to say why it came."""
+        if not self._closing:
+            return self.options.keepalive_timeout
+        return 0.0 if client.used else FIRST_REQUEST_SECONDS
+
+    async def _accept(self, link: Invitation, route: Route, head: RequestHead, visit: Visit) -> bytes:
         """Turn the credential in a link into a cookie."""
-        scope = await self._gate.admit(f"Bearer {link.token}")
-        if scope is None:
+        admission = await self._authorise(f"Bearer {link.token}", route, visit)
+        if admission.expires is None:
             raise UnauthenticatedError("A link may carry a token of one sandbox only.")
-        scope.check_name(namespace=route.namespace, name=route.identifier, port=route.port)
         secure = self.options.client_proto == "https"
         extra = [
             (b"Location", link.target),
-            (b"Set-Cookie", set_cookie(link.token, scope, route, secure=secure)),
+            (b"Set-Cookie", set_cookie(link.token, admission.expires, route, secure=secure)),
             (b"Cache-Control", b"no-store"),
             (b"Referrer-Policy", b"no-referrer"),
         ]
         return json_response(302, {"detail": "Go on there."}, head, close=not self._reusable(head), extra=extra)
 
-    async def _admit(self, head: RequestHead, framing: Framing, route: Route) -> Scope | None:
+    async def _admit(self, head: RequestHead, framing: Framing, route: Route, visit: Visit) -> Admission:
         """Check the credential and the body's size."""
-        authorization = text_of(head, AUTHORIZATION)
-        if authorization is None and route.browser and (token := cookie_token(head)) is not None:
-            authorization = f"Bearer {token}"
-        scope = await self._gate.admit(authorization)
+        credential = text_of(head, AUTHORIZATION)
+        if credential is None and route.browser and (token := cookie_token(head)) is not None:
+            if is_foreign(head):
+                raise ForbiddenError("This request was made by a page of another origin.")
+            credential = f"Bearer {token}"
+        admission = await self._authorise(credential, route, visit)
         limit = self.options.max_body_bytes
         if limit is not None and framing.kind is BodyKind.LENGTH and framing.length > limit:
             raise TooLargeError(f"The request body is larger than {limit} bytes.")
-        return scope
+        return admission
 
-    async def _exchange(self, exchange: Exchange, route: Route, scope: Scope | None, visit: Visit) -> After:
+    async def _authorise(self, credential: str | None, route: Route, visit: Visit) -> Admission:
+        admission = await self._authoriser.authorise(credential, route)
+        visit.admitted(admission.holder)
+        return admission
+
+    async def _exchange(self, exchange: Exchange, route: Route, holder: Holder) -> After:
         total = self.options.total_timeout if route.timeout is None else min(route.timeout, self.options.max_timeout)
         try:
-            with anyio.fail_after(total):
-                target = await self._resolve(route, scope)
-                visit.resolved(target)
-                with self._limits.slot(target):
-                    after = await self._over_kept_connection(exchange, target, route)
-                    after = after or await self._over_fresh_connection(exchange, target, route)
+            with anyio.fail_after(total), self._limits.slot(holder):
+                target = await self._resolve(route, holder)
+                after = await self._over_kept_connection(exchange, target, route)
+                after = after or await self._over_fresh_connection(exchange, target, route)
         except TimeoutError as error:
             raise TimedOutError(f"Timed out waiting for the backend sandbox: {route.identifier}") from error
         if not exchange.body_done:
             await _linger(exchange.client)
         return after
 
-    async def _resolve(self, route: Route, scope: Scope | None) -> Target:
-        """The Pod, if the credential is for it. A stranger learns nothing about sandboxes that are not its own."""
-        if scope is not None and scope.namespace != route.namespace:
-            raise ForbiddenError("This credential is for another sandbox.")
-        try:
-            target = await self._directory.resolve(
-                route.namespace,
-                route.identifier,
-                wait_unknown=self.options.wait_unknown,
-                wait_ready=self.options.wait_ready,
-            )
-        except RefusalError:
-            if scope is not None and scope.name != route.identifier:
-                raise ForbiddenError("This credential is for another sandbox.") from None
-            raise
-        if scope is not None:
-            scope.check(namespace=target.namespace, name=target.holder, uid=target.holder_uid, port=route.port)
-        return target
+    async def _resolve(self, route: Route, holder: Holder) -> Target:
+        """The holder's Pod, waiting for it, and waking it where that is allowed."""
+        patience = self.options.wait_ready
+        until = anyio.current_time() + self.options.wait_awake
+        while True:
+            try:
+                target = await self._directory.resolve(
+                    route.namespace, route.identifier, wait_unknown=self.options.wait_unknown, wait_ready=patience
+                )
+            except AsleepError as asleep:
+                patience = until - anyio.current_time()
+                if self._waker is None or patience <= 0:
+                    raise
+                await self._waker.wake(asleep.sleeper)
+                await self._directory.wait_until_changed(asleep.sleeper, patience)
+                continue
+            if target.holder_uid != holder.uid:
+                # Somebody else took the name while we waited; the credential was not for that one.
+                raise NotReadyError(f"Sandbox {route.identifier} has just been replaced.", retry_after=1)
+            return target
 
     async def _over_kept_connection(self, exchange: Exchange, target: Target, route: Route) -> After | None:
         """Try a kept connection; None if there is none, or it was closed before it answered anything."""
@@ -346,6 +385,7 @@ class Router:
         if not self._directory.is_current(target):
             # While we dialled, the Pod went; its address may be another tenant's by now.
             upstream.abort()
+            self._observer.address_outdated()
             raise UnreachableError(f"Could not connect to the backend sandbox: {route.identifier}")
         return await self._run(exchange, upstream, target, route)
 
@@ -394,10 +434,15 @@ async def _linger(wire: Wire) -> None:
             read += len(data)
 
 
-def _certificate(options: RouterOptions) -> Certificate | None:
+def _certificate(options: RouterOptions, observer: Observer) -> Certificate | None:
     if options.tls_certificate is None or options.tls_key is None:
         return None
-    return Certificate(options.tls_certificate, options.tls_key, client_ca=options.tls_client_ca)
+    return Certificate(
+        options.tls_certificate,
+        options.tls_key,
+        client_ca=options.tls_client_ca,
+        reloaded=observer.certificate_reloaded,
+    )
 
 
 def _url(listening: socket.socket, *, secure: bool = False) -> str:

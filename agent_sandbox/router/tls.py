@@ -6,6 +6,7 @@ certificate; one that is no good (half written, not matching its key) is refused
 
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,21 @@ class Certificate:
 
     Args:
         client_ca: authorities that clients' certificates must come from; None asks for no certificate.
+        reloaded: told of each attempt to load changed files, and whether they were good.
 
     Raises:
         RouterConfigError: the files cannot be read or do not belong together.
     """
 
-    def __init__(self, certificate: Path, key: Path, *, client_ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        *,
+        client_ca: Path | None = None,
+        reloaded: Callable[[bool], None] = lambda good: None,
+    ) -> None:
+        self._reloaded = reloaded
         self._certificate = certificate
         self._key = key
         self._seen = self._look_blocking()
@@ -53,8 +63,10 @@ class Certificate:
             self._load(self.context)
         except RouterConfigError as error:
             logger.warning("the old certificate stays in use: %s", error)
+            self._reloaded(False)
             return
         self._seen = seen
+        self._reloaded(True)
         logger.info("the certificate %s was loaded again", self._certificate)
 
     def _context(self, client_ca: Path | None) -> ssl.SSLContext:

@@ -25,6 +25,7 @@ from typing import Any, Final
 from agent_sandbox.clock import Clock
 from agent_sandbox.router.errors import ForbiddenError, RouterConfigError, UnauthenticatedError
 
+SCOPED_TOKEN_PREFIX: Final = "v1."  # noqa: S105 - a version
 MIN_KEY_BYTES: Final = 32
 MAX_TOKEN: Final = 4096
 _DOMAIN: Final = b"agent-sandbox/scoped-token/v1."

@@ -40,7 +40,19 @@ def plain_socket(info: AddressInfo) -> socket.socket:
 class Upstreams:
     """Dials Pods and keeps connections to them."""
 
-    def __init__(self, socket_factory: SocketFactory = plain_socket, *, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        socket_factory: SocketFactory = plain_socket,
+        *,
+        connect_timeout: float,
+        retried: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            connect_timeout: seconds for all attempts to reach one Pod.
+            retried: told of each attempt after the first.
+        """
+        self._retried = retried
         self._socket_factory = socket_factory
         self._connect_timeout = connect_timeout
         # By Pod UID, address and port: the last one used goes first, so that idle ones age and are closed.
@@ -99,6 +111,7 @@ class Upstreams:
                 await anyio.sleep(pause)
                 if not still_wanted():
                     raise
+                self._retried()
         return await self._connect(address, port)
 
     async def _connect(self, address: str, port: int) -> Wire:

@@ -27,8 +27,17 @@ ANNOTATION_PROPAGATED_ANNOTATIONS: Final = "agents.x-k8s.io/propagated-annotatio
 ANNOTATION_TRACE_CONTEXT: Final = "opentelemetry.io/trace-context"
 ANNOTATION_CLIENT_FIRST_REQUESTED_AT: Final = "agents.x-k8s.io/client-first-requested-at"
 ANNOTATION_SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+ANNOTATION_WAKE_ON_REQUEST: Final = "agents.x-k8s.io/wake-on-request"
+"""In the Pod template of a SandboxTemplate or Sandbox: ``"true"`` lets the router resume it for a request."""
+ANNOTATION_ACCESS_KEY: Final = "access.agents.x-k8s.io/"
+"""Prefix, before a key's id: a public key whose owner may reach the sandbox through the router (see ``access``)."""
 
-RESERVED_PREFIXES: Final = ("agents.x-k8s.io/", "extensions.agents.x-k8s.io/", "api.agents.x-k8s.io/")
+RESERVED_PREFIXES: Final = (
+    "agents.x-k8s.io/",
+    "extensions.agents.x-k8s.io/",
+    "api.agents.x-k8s.io/",
+    ANNOTATION_ACCESS_KEY,
+)
 """Keys with these prefixes are written by controllers only and never copied from a template to a Pod."""
 
 # Condition types
@@ -43,6 +52,11 @@ CONDITION_POLICY_READY: Final = "NetworkPolicyReady"
 HEADER_SANDBOX_ID: Final = "X-Sandbox-ID"
 HEADER_SANDBOX_NAMESPACE: Final = "X-Sandbox-Namespace"
 HEADER_SANDBOX_PORT: Final = "X-Sandbox-Port"
+HEADER_SANDBOX_AUTHORIZATION: Final = "X-Sandbox-Authorization"
+QUERY_SANDBOX_TOKEN: Final = "agent-sandbox-token"  # noqa: S105 - its name
+"""Parameter of a link that carries a credential; the router turns it into a cookie of this name."""
+ROUTER_AUDIENCE: Final = "agent-sandbox-router"
+"""Audience of Kubernetes tokens that are good for the router and for nothing else."""
 
 ROUTER_SERVICE: Final = "sandbox-router-svc"
 ROUTER_PORT: Final = 8080

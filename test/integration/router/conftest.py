@@ -12,6 +12,7 @@ import pytest
 
 from agent_sandbox.router import Directory, Router, RouterOptions
 from agent_sandbox.runtime.store import Change
+from agent_sandbox_api.access import AccessKey
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
@@ -40,9 +41,12 @@ def sandbox(
     return SANDBOXES.decode(encode(body))
 
 
-def claim(name: str, sandbox_name: str | None, uid: str = "", **status: Any) -> Any:
+def claim(
+    name: str, sandbox_name: str | None, uid: str = "", *, annotations: dict[str, str] | None = None, **status: Any
+) -> Any:
+    metadata = {"name": name, "namespace": "default", "uid": uid or f"{name}-uid", "annotations": annotations or {}}
     body: dict[str, Any] = {
-        "metadata": {"name": name, "namespace": "default", "uid": uid or f"{name}-uid"},
+        "metadata": metadata,
         "spec": {"sandboxTemplateRef": {"name": "t"}},
         "status": {**({"sandbox": {"name": sandbox_name}} if sandbox_name else {}), **status},
     }
@@ -175,6 +179,23 @@ class Place:
         add(self.directory, sandbox(name), pod(name, f"{name}-uid"))
         return scripted
 
+    async def claimed(self, behaviour: Behaviour, name: str, key: AccessKey | None = None) -> ScriptedSandbox:
+        """Run a scripted sandbox that a claim of that name holds; its Sandbox is called ``<name>-box``."""
+        box = f"{name}-box"
+        scripted = ScriptedSandbox(behaviour)
+        server = await asyncio.start_server(scripted.on_connection, "127.0.0.1", 0)
+        self.stack.callback(server.close)
+        scripted.port = server.sockets[0].getsockname()[1]
+        add(self.directory, sandbox(box, owners=[owner("SandboxClaim", f"{name}-uid")]), pod(box, f"{box}-uid"))
+        self.learn_of_claim(name, key)
+        return scripted
+
+    def learn_of_claim(self, name: str, key: AccessKey | None = None, uid: str = "") -> Any:
+        """Tell the router of a claim, and of the key that it names."""
+        made = claim(name, f"{name}-box", uid, annotations=key.annotations if key else {})
+        add(self.directory, made)
+        return made
+
     def learn_of_pod(self, name: str) -> None:
         """Tell the router of a Sandbox whose Pod is this machine."""
         add(self.directory, sandbox(name), pod(name, f"{name}-uid"))
@@ -202,7 +223,9 @@ async def routing(**options: Any) -> AsyncIterator[Place]:
     directory = Directory()
     settings: dict[str, Any] = {"port": 0, "unsafe_allow_all": True, "wait_unknown": 0.05, "wait_ready": 0.05}
     settings |= {"drain_timeout": 0.2, **options}
-    router = Router(directory, options=RouterOptions(**settings))
+    kube = settings.pop("kube", None)
+    settings["unsafe_allow_all"] &= "authz" not in options
+    router = Router(directory, options=RouterOptions(**settings), kube=kube)
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         url = await tasks.start(router.serve)
         host, _, port = url.partition("://")[2].rpartition(":")
@@ -214,3 +237,24 @@ async def routing(**options: Any) -> AsyncIterator[Place]:
 def run_router() -> Any:
     """Starts a router: ``async with run_router(option=...) as place``."""
     return routing
+
+
+@pytest.fixture
+def replace_known() -> Any:
+    """Tells the router that a claim names another key now."""
+
+    def rename(place: Place, old: Any, key: AccessKey) -> None:
+        name = old.metadata.name
+        replace(place.directory, old, claim(name, f"{name}-box", annotations=key.annotations))
+
+    return rename
+
+
+@pytest.fixture
+def learn_of_bare() -> Any:
+    """Tells the router of a Sandbox without a claim that names a key."""
+
+    def learn(place: Place, name: str, key: AccessKey) -> None:
+        add(place.directory, sandbox(name, metadata={"annotations": key.annotations}), pod(name, f"{name}-uid"))
+
+    return learn

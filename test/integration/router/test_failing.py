@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from agent_sandbox.router import RouterConfigError, RouterOptions
+from agent_sandbox.router import AuthzMode, RouterConfigError, RouterOptions
 
 GET = b"GET / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\nConnection: close\r\n\r\n"
 UNUSED_PORT = 1
@@ -199,9 +199,9 @@ async def test_token_is_required_compared_and_may_rotate(run_router: Any, tmp_pa
     assert probe.startswith(b"HTTP/1.1 200")
 
 
-def test_router_without_credentials_refuses_to_be_made() -> None:
+def test_router_that_lets_everybody_in_must_be_told_so() -> None:
     with pytest.raises(RouterConfigError, match="unsafe-allow-all"):
-        RouterOptions()
+        RouterOptions(authz=(AuthzMode.ALLOW_ALL,))
 
 
 def test_router_for_everybody_stays_on_loopback() -> None:

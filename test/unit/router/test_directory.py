@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
+from agent_sandbox.router.directory import AsleepError, Holder, Sleeper
 from agent_sandbox.router.errors import NotFoundError, NotReadyError, SuspendedError
 
 
@@ -104,14 +105,48 @@ def test_new_pod_takes_over_from_a_terminating_one(cluster: Any) -> None:
     assert cluster.directory.lookup("default", "box").address == "10.0.0.2"
 
 
-@pytest.mark.parametrize(
-    "body", [{"spec": {"replicas": 0}}, {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}]
-)
-def test_suspended_sandbox_says_so(cluster: Any, body: dict[str, Any]) -> None:
-    cluster.add(cluster.sandbox("box", **body))
+def test_suspended_sandbox_says_so(cluster: Any) -> None:
+    cluster.add(cluster.sandbox("box", spec={"replicas": 0}))
 
-    with pytest.raises(SuspendedError, match="box"):
+    with pytest.raises(SuspendedError, match="box") as caught:
         cluster.directory.lookup("default", "box")
+    assert not isinstance(caught.value, AsleepError)
+
+
+def test_sandbox_that_resumes_is_waited_for_whatever_its_condition_still_says(cluster: Any) -> None:
+    cluster.add(cluster.sandbox("box", status={"conditions": [{"type": "Suspended", "status": "True"}]}))
+
+    with pytest.raises(NotReadyError):
+        cluster.directory.lookup("default", "box")
+
+
+@pytest.mark.parametrize(("value", "wakes"), [("true", True), ("false", False), ("", False)])
+def test_template_decides_whether_a_request_wakes(cluster: Any, value: str, wakes: bool) -> None:
+    template = {"metadata": {"annotations": {"agents.x-k8s.io/wake-on-request": value}}, "spec": {}}
+    spec = {"replicas": 0, "podTemplate": template}
+    cluster.add(cluster.sandbox("box", spec=spec, metadata={"resourceVersion": "7"}))
+
+    with pytest.raises(SuspendedError) as caught:
+        cluster.directory.lookup("default", "box")
+    assert isinstance(caught.value, AsleepError) == wakes
+    if isinstance(caught.value, AsleepError):
+        assert caught.value.sleeper == Sleeper("default", "box", "7")
+
+
+def test_credentials_are_for_the_claim_and_for_a_bare_sandbox_itself(cluster: Any) -> None:
+    key = {"access.agents.x-k8s.io/0123456789abcdef": "k"}
+    cluster.add(
+        cluster.claim("mine", "member"),
+        cluster.sandbox("member", owner=cluster.owner("SandboxClaim", "mine-uid"), metadata={"annotations": key}),
+        cluster.sandbox("bare", metadata={"annotations": {**key, "other": "x"}}),
+        cluster.sandbox("orphan", owner=cluster.owner("SandboxClaim", "gone-uid"), metadata={"annotations": key}),
+    )
+
+    for identifier in ("mine", "mine-uid", "member", "member-uid"):
+        assert cluster.directory.holder("default", identifier) == Holder("default", "mine", "mine-uid", True, {})
+    assert cluster.directory.holder("default", "bare") == Holder("default", "bare", "bare-uid", False, key)
+    with pytest.raises(NotFoundError):
+        cluster.directory.holder("default", "orphan")
 
 
 def test_reason_why_a_sandbox_is_not_ready_is_told(cluster: Any) -> None:
