@@ -80,6 +80,9 @@ class AsyncSandboxClient:
         state_dir: str | Path | None = None,
         router_namespace: str = "agent-sandbox-system",
         router_token: str | None = None,
+        access_key_file: str | Path | None = None,
+        router_service_account: str | None = None,
+        router_domain: str | None = None,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -112,7 +115,10 @@ class AsyncSandboxClient:
             local: True insists on the local stack, False never uses it.
             state_dir: state directory of the local stack.
             router_namespace: namespace of the router's Service.
-            router_token: credential for the router.
+            router_token: credential for the router, instead of what the client obtains by itself.
+            access_key_file: file with the key that this client signs its credentials with; see ``ConnectionOptions``.
+            router_service_account: account whose Kubernetes token a router may want; see ``ConnectionOptions``.
+            router_domain: domain of the router's hosts, for ``ports.signed_url``.
             headers: sent with every request to the sandbox.
             tls: trust and client certificate for https to the router.
             proxy: URL of an HTTP proxy.
@@ -156,6 +162,9 @@ class AsyncSandboxClient:
             router_namespace=router_namespace,
             namespace=namespace,
             router_token=router_token,
+            access_key_file=access_key_file,
+            router_service_account=router_service_account,
+            router_domain=router_domain,
             kube=kube,
             kubeconfig=kubeconfig,
             context=context,

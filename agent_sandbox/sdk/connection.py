@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.sdk.cluster import GivenClient, choose_cluster, connect_cluster
+from agent_sandbox.sdk.credentials import Credentials
 from agent_sandbox.sdk.lifetime import ServerClock
 from agent_sandbox.sdk.options import ConnectionOptions
-from agent_sandbox.sdk.routes import open_route
+from agent_sandbox.sdk.routes import RouterRoute, open_route
 from agent_sandbox.sdk.wire import Route
 
 
@@ -23,6 +24,8 @@ class Connection:
         base_url: the router's URL; None if there is no router on the way.
         server_port: port of the runtime in the sandboxes.
         server_clock: the API server's clock.
+        credentials: what the router is shown; None if there is no router on the way.
+        router_domain: where the router serves sandboxes by host; None if it does not.
     """
 
     kube: KubeClient
@@ -30,6 +33,8 @@ class Connection:
     base_url: str | None
     server_port: int
     server_clock: ServerClock
+    credentials: Credentials | None = None
+    router_domain: str | None = None
 
     async def now(self) -> datetime:
         """The API server's time."""
@@ -52,5 +57,7 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
         kube = await connect_cluster(cluster)
         if not isinstance(cluster, GivenClient):
             stack.push_async_callback(kube.aclose)
-        route, base_url = await stack.enter_async_context(open_route(options, cluster, kube))
-        yield Connection(kube, route, base_url, options.server_port, ServerClock(kube))
+        clock = ServerClock(kube)
+        route, base_url = await stack.enter_async_context(open_route(options, cluster, kube, clock))
+        credentials = route.credentials if isinstance(route, RouterRoute) else None
+        yield Connection(kube, route, base_url, options.server_port, clock, credentials, options.router_domain)

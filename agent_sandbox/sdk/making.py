@@ -1,5 +1,7 @@
 """Makes sandboxes, one or many: a claim, its binding, a handle; and nothing left behind where that fails."""
 
+from dataclasses import replace
+
 from agent_sandbox.sdk.claims import ClaimRequest, create_claim, delete_after, wait_until_bound
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.sandbox import AsyncSandbox
@@ -19,6 +21,9 @@ async def make_sandbox(connection: Connection, request: ClaimRequest, *, ready_t
     """
     made: list[SandboxClaimView] = []
     try:
+        if connection.credentials is not None:
+            keys = await connection.credentials.for_new_claim()
+            request = replace(request, annotations={**request.annotations, **keys})
         now = await connection.now() if request.ttl is not None else connection.local_now()
         claim = await create_claim(connection.kube, request, now=now, keep=made.append)
         binding = await wait_until_bound(connection.kube, claim, timeout=ready_timeout)

@@ -13,6 +13,7 @@ from agent_sandbox_api.names import RUNTIME_PORT, SYSTEM_NAMESPACE
 
 ROUTER_TOKEN_VARIABLE: Final = "AGENT_SANDBOX_ROUTER_TOKEN"  # noqa: S105 - its name
 ROUTER_TOKEN_FILE_VARIABLE: Final = "AGENT_SANDBOX_ROUTER_TOKEN_FILE"  # noqa: S105 - its name
+ACCESS_KEY_FILE_VARIABLE: Final = "AGENT_SANDBOX_ACCESS_KEY_FILE"
 
 Mode = Literal["auto", "local", "direct", "gateway", "tunnel", "in-cluster", "pod"]
 """The way to sandboxes.
@@ -44,7 +45,14 @@ class ConnectionOptions:
         router_namespace: where the router's Service is, for ``tunnel`` and ``in-cluster``.
         namespace: namespace of the sandboxes; ``tunnel`` looks there too for a router, as the Go project's client did.
         router_token: the router's credential. Unset: the local stack's own, else ``AGENT_SANDBOX_ROUTER_TOKEN`` or the
-            file in ``AGENT_SANDBOX_ROUTER_TOKEN_FILE``.
+            file in ``AGENT_SANDBOX_ROUTER_TOKEN_FILE``, else the client signs tokens with its access key.
+        access_key_file: file with the client's access key, made if it is missing. Unset:
+            ``AGENT_SANDBOX_ACCESS_KEY_FILE``, else ``~/.config/agent-sandbox/access.key``, else a key in memory.
+            Programs that share it share their sandboxes.
+        router_service_account: for a router that takes Kubernetes tokens only: the account (``name``, or
+            ``namespace/name``) to ask a token for. Unset: the account that this program is.
+        router_domain: domain under which the router serves ``<port>-<sandbox>-<namespace>.<domain>``, for links to
+            browsers; a port that is not the scheme's own goes with it. Unset: links have paths.
         kube: a client of the API server to use and to leave open; the four below are ignored then.
         kubeconfig: path of a kubeconfig. Unset: see ``choose_cluster``.
         context: context in it; the current one if unset.
@@ -68,6 +76,9 @@ class ConnectionOptions:
     router_namespace: str = SYSTEM_NAMESPACE
     namespace: str = "default"
     router_token: str | None = field(default=None, repr=False)
+    access_key_file: str | Path | None = None
+    router_service_account: str | None = None
+    router_domain: str | None = None
     kube: KubeClient | None = None
     kubeconfig: str | Path | None = None
     context: str | None = None

@@ -16,13 +16,17 @@ from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import unsupported
 from agent_sandbox.sdk.connection import Connection
 from agent_sandbox.sdk.errors import (
+    SandboxConfigError,
     SandboxConnectionError,
     SandboxNotReadyError,
     SandboxPortForwardError,
     SandboxTimeoutError,
 )
+from agent_sandbox.sdk.routes import RouterRoute
 from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.wire import Target, Wire
+from agent_sandbox_api.extensions.v1alpha1 import SandboxClaimView
+from agent_sandbox_api.names import QUERY_SANDBOX_TOKEN
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +52,13 @@ class AsyncPorts:
         wire: Wire,
         target: Callable[[], Target],
         pod: Callable[[], Awaitable[PodReference]],
+        claim: SandboxClaimView,
     ) -> None:
         self._connection = connection
         self._wire = wire
         self._target = target
         self._pod = pod
+        self._claim = claim
 
     def url(self, port: int) -> str:
         """Base URL of a port, for an HTTP client that sends ``headers(port)`` too.
@@ -65,6 +71,30 @@ class AsyncPorts:
     def headers(self, port: int) -> Mapping[str, str]:
         """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
         return dict(self._connection.route.headers(self._target(), port))
+
+    async def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600) -> str:
+        """A link with which a browser reaches a port of this sandbox, and nothing else, for a while.
+
+        Whoever has the link has the access: hand it on like a password. The router answers it with a cookie. With
+        ``router_domain`` the sandbox has a host, and so a web origin, of its own; without, all sandboxes share one.
+
+        Args:
+            port: the port in the sandbox.
+            path: where to begin, with its query.
+            seconds: how long the link and its cookie are good.
+
+        Raises:
+            SandboxConfigError: no router is on the way, or none that a browser can reach.
+            SandboxError: the claim is gone, or this client may not change it and its key is not named there.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"the path {path!r} does not begin with a slash")
+        route, credentials = self._connection.route, self._connection.credentials
+        if not isinstance(route, RouterRoute) or credentials is None:
+            raise SandboxConfigError("this client goes straight to Pods: a signed URL needs a router")
+        front = route.browser_front(self._target(), port, self._connection.router_domain)
+        token = await credentials.sign(self._claim, port=port, seconds=seconds)
+        return f"{front}{path}{'&' if '?' in path else '?'}{QUERY_SANDBOX_TOKEN}={token}"
 
     async def list(self) -> tuple[int, ...]:
         """The ports on which a program listens in the sandbox.

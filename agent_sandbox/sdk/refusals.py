@@ -28,6 +28,9 @@ HEADER_ERROR: Final = "X-Sandbox-Error"
 UNSENT_REASONS: Final = frozenset({"unreachable", "not-ready", "rate-limited"})
 """Reasons under which the router guarantees that the sandbox saw nothing of the request."""
 
+CREDENTIAL_REASONS: Final = frozenset({"unauthenticated", "forbidden"})
+"""Reasons under which the router does not take the credential; the sandbox saw nothing of the request either."""
+
 
 class UnsentError(Exception):
     """The router says that the sandbox saw nothing of the request; carries what to raise when patience ends."""
@@ -94,7 +97,7 @@ def _router_error(reason: str, status: int, detail: str, request: str) -> Sandbo
         case "timeout":
             return RequestTimeoutError(text)
         case "unauthenticated" | "forbidden":
-            hint = "give the client a router_token, or set AGENT_SANDBOX_ROUTER_TOKEN"
+            hint = "the claim must name this client's key, or the router must take its Kubernetes token or router_token"
             return SandboxPermissionError(f"{text} ({hint})", status=status, detail=detail, code=reason)
         case "too-large":
             return SandboxTooLargeError(text, status=status, detail=detail, code=reason)

@@ -17,8 +17,10 @@ from yarl import URL
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.state import StackRecord
 from agent_sandbox.sdk.cluster import ClusterChoice, ConfiguredCluster, LocalStack
+from agent_sandbox.sdk.credentials import Credentials
 from agent_sandbox.sdk.errors import SandboxConfigError, SandboxNotReadyError
 from agent_sandbox.sdk.gateway import find_gateway_url
+from agent_sandbox.sdk.lifetime import ServerClock
 from agent_sandbox.sdk.options import (
     ROUTER_TOKEN_FILE_VARIABLE,
     ROUTER_TOKEN_VARIABLE,
@@ -27,6 +29,7 @@ from agent_sandbox.sdk.options import (
 )
 from agent_sandbox.sdk.wire import Route, Target
 from agent_sandbox_api.names import (
+    HEADER_SANDBOX_AUTHORIZATION,
     HEADER_SANDBOX_ID,
     HEADER_SANDBOX_NAMESPACE,
     HEADER_SANDBOX_PORT,
@@ -34,16 +37,16 @@ from agent_sandbox_api.names import (
     ROUTER_SERVICE,
 )
 
-HEADER_ROUTER_AUTHORIZATION = "X-Sandbox-Authorization"
-
 
 @dataclass(frozen=True)
 class RouterRoute:
-    """Through a router: three headers name the sandbox."""
+    """Through a router: three headers name the sandbox, one brings the credential."""
 
     session: aiohttp.ClientSession
     url: str
     constant_headers: Mapping[str, str]
+    credentials: Credentials | None = None
+    tunnelled: bool = False
 
     def base_url(self, target: Target, port: int) -> str:
         """The router's URL."""
@@ -51,12 +54,38 @@ class RouterRoute:
 
     def headers(self, target: Target, port: int) -> Mapping[str, str]:
         """The sandbox, its namespace and the port, beside the constant ones."""
-        return {
+        headers = {
             **self.constant_headers,
             HEADER_SANDBOX_ID: target.sandbox_name,
             HEADER_SANDBOX_NAMESPACE: target.namespace,
             HEADER_SANDBOX_PORT: str(port),
         }
+        authorization = self.credentials.authorization(target) if self.credentials is not None else None
+        if authorization is not None:
+            headers[HEADER_SANDBOX_AUTHORIZATION] = authorization
+        return headers
+
+    def browser_front(self, target: Target, port: int, domain: str | None) -> str:
+        """What a browser's address of a port of the sandbox begins with.
+
+        Args:
+            domain: where the router serves sandboxes by host, with its port if that is not the scheme's own.
+
+        Raises:
+            SandboxConfigError: no browser can reach the router as this client does.
+        """
+        label = f"{port}-{target.claim_name}-{target.namespace}"
+        if domain is not None and len(label) <= 63 and "." not in label:
+            return f"{URL(self.url).scheme}://{label}.{domain}"
+        if self.tunnelled:
+            raise SandboxConfigError(
+                "a browser cannot go through this client's tunnel: give router_domain, or use ports.forward()"
+            )
+        return f"{self.url}/sandboxes/{target.namespace}/{target.claim_name}/{port}"
+
+    async def renew(self) -> bool:
+        """Another credential, if there is one."""
+        return self.credentials is not None and await self.credentials.renew()
 
 
 @dataclass(frozen=True)
@@ -83,6 +112,10 @@ class PodRoute:
     def headers(self, target: Target, port: int) -> Mapping[str, str]:
         """The constant headers."""
         return self.constant_headers
+
+    async def renew(self) -> bool:
+        """There is no router, and no credential."""
+        return False
 
 
 def choose_mode(options: ConnectionOptions, cluster: ClusterChoice) -> Mode:
@@ -116,7 +149,7 @@ def choose_mode(options: ConnectionOptions, cluster: ClusterChoice) -> Mode:
 
 @asynccontextmanager
 async def open_route(
-    options: ConnectionOptions, cluster: ClusterChoice, kube: KubeClient
+    options: ConnectionOptions, cluster: ClusterChoice, kube: KubeClient, clock: ServerClock
 ) -> AsyncIterator[tuple[Route, str | None]]:
     """Open the way to sandboxes; gives the route and, where there is one, the router's base URL.
 
@@ -141,7 +174,9 @@ async def open_route(
                 return
             url = await _router_url(mode, options, cluster, kube)
         record = cluster.record if isinstance(cluster, LocalStack) and mode == "local" else None
-        yield RouterRoute(session, check_url(url), _constant_headers(options, record)), url
+        credentials = Credentials(kube, options, clock, given=_given_token(options, record))
+        route = RouterRoute(session, check_url(url), dict(options.headers), credentials, tunnelled=mode == "tunnel")
+        yield route, url
 
 
 async def _router_url(mode: Mode, options: ConnectionOptions, cluster: ClusterChoice, kube: KubeClient) -> str:
@@ -192,12 +227,8 @@ def make_session(options: ConnectionOptions, **more: Any) -> aiohttp.ClientSessi
     return session
 
 
-def _constant_headers(options: ConnectionOptions, record: StackRecord | None) -> dict[str, str]:
-    token = options.router_token or (_local_token(record) if record is not None else _environment_token())
-    headers = dict(options.headers)
-    if token:
-        headers[HEADER_ROUTER_AUTHORIZATION] = f"Bearer {token}"
-    return headers
+def _given_token(options: ConnectionOptions, record: StackRecord | None) -> str | None:
+    return options.router_token or (_local_token(record) if record is not None else _environment_token())
 
 
 def _local_token(record: StackRecord) -> str | None:

@@ -55,11 +55,11 @@ class AsyncSandbox:
         self.annotations: dict[str, str] = {}
         self._connection = connection
         self._claim = claim
-        self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
+        self._target = self._target_at(binding.pod_ips)
         self._wire = Wire(connection.route, lambda: self._target, connection.server_port, exists=self._is_to_stay)
         self.commands: AsyncCommands = AsyncCommands(self._wire)
         self.files: AsyncFiles = AsyncFiles(self._wire)
-        self.ports: AsyncPorts = AsyncPorts(connection, self._wire, lambda: self._target, self._pod)
+        self.ports: AsyncPorts = AsyncPorts(connection, self._wire, lambda: self._target, self._pod, claim)
 
     @property
     def wire(self) -> Wire:
@@ -133,7 +133,7 @@ class AsyncSandbox:
         sandbox = await self._read_sandbox()
         self.annotations = dict(sandbox.metadata.annotations)
         self.pod_name = self.annotations.get(ANNOTATION_POD_NAME) or self.sandbox_name
-        self._target = Target(self.namespace, self.sandbox_name, sandbox.status.pod_ips)
+        self._target = self._target_at(sandbox.status.pod_ips)
 
     async def status(self) -> SandboxStatus:
         """What the cluster says of this sandbox now.
@@ -178,7 +178,7 @@ class AsyncSandbox:
         """
         sandbox = await self._scale(1)
         ready = await wait_for_sandbox(self._connection.kube, sandbox, is_ready_now, timeout=timeout, goal="ready")
-        self._target = Target(self.namespace, self.sandbox_name, ready.status.pod_ips)
+        self._target = self._target_at(ready.status.pod_ips)
 
     async def extend(self, seconds: float) -> datetime:
         """Let the sandbox live that many seconds from now, longer or shorter than it would have; returns its end.
@@ -298,7 +298,10 @@ class AsyncSandbox:
 
     def _bind(self, binding: Binding) -> None:
         self.sandbox_name = binding.sandbox_name
-        self._target = Target(self.namespace, binding.sandbox_name, binding.pod_ips)
+        self._target = self._target_at(binding.pod_ips)
+
+    def _target_at(self, pod_ips: tuple[str, ...]) -> Target:
+        return Target(self.namespace, self.sandbox_name, pod_ips, self.claim_name, self._claim.metadata.uid)
 
     async def _read_claim(self) -> SandboxClaimView:
         try:

@@ -154,7 +154,8 @@ class AsyncSandboxes:
         await sandbox.delete()
 
     async def connect(self, name: str, *, ready_timeout: float = 180) -> AsyncSandbox:
-        """A handle on a sandbox that exists. Nothing is changed by this, whatever goes wrong.
+        """A handle on a sandbox that exists. Nothing of it is changed by this, whatever goes wrong, but for one
+        annotation: its claim names this client's access key afterwards, if the client needs one and may add it.
 
         Args:
             name: name of its claim, or of the Sandbox.
@@ -173,6 +174,8 @@ class AsyncSandboxes:
             binding = Binding(meta.name, meta.namespace, meta.uid, bound_name(claim) or meta.name, ())
         else:
             binding = await wait_until_bound(kube, claim, timeout=ready_timeout)
+        if (credentials := self._open().credentials) is not None:
+            await credentials.enter(claim)
         return AsyncSandbox(self._open(), claim, binding)
 
     async def get(self, name: str) -> SandboxInfo:

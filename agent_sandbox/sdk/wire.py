@@ -24,9 +24,10 @@ from agent_sandbox.sdk.errors import (
     SandboxConnectionError,
     SandboxGoneError,
     SandboxOutcomeUnknownError,
+    SandboxPermissionError,
     SandboxProtocolError,
 )
-from agent_sandbox.sdk.refusals import HEADER_ERROR, UnsentError, error_for
+from agent_sandbox.sdk.refusals import CREDENTIAL_REASONS, HEADER_ERROR, UnsentError, error_for
 from agent_sandbox.sdk.results import ExecutionResult
 
 R = TypeVar("R")
@@ -53,11 +54,18 @@ _ERROR_BODY_LIMIT: Final = 64 * 1024
 
 @dataclass(frozen=True)
 class Target:
-    """A sandbox as the data plane addresses it."""
+    """A sandbox as the data plane addresses it.
+
+    Attributes:
+        claim_name: the claim that holds it, for which credentials are.
+        claim_uid: its UID.
+    """
 
     namespace: str
     sandbox_name: str
     pod_ips: tuple[str, ...] = ()
+    claim_name: str = ""
+    claim_uid: str = ""
 
 
 class Route(Protocol):
@@ -72,6 +80,9 @@ class Route(Protocol):
 
     def headers(self, target: Target, port: int) -> Mapping[str, str]:
         """Headers that lead to the sandbox."""
+
+    async def renew(self) -> bool:
+        """The router refused the credential among the headers: whether there is another one now."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +336,7 @@ class Wire:
         """Try until something was sent, or until the budget of seconds is used up."""
         pause = _FIRST_PAUSE
         rereads = 1 if method in READING_METHODS else 0
+        renewed = False
         deadline = anyio.current_time() + budget
         while True:
             try:
@@ -333,6 +345,18 @@ class Wire:
                 if anyio.current_time() + pause >= deadline:
                     raise error.public from error.__cause__
                 await anyio.sleep(max(pause, min(error.retry_after, deadline - anyio.current_time())))
+            except SandboxPermissionError as error:
+                if error.code not in CREDENTIAL_REASONS:
+                    raise
+                # The router asks for the credential first: a sandbox that is gone looks like one of somebody else.
+                if self._exists is not None and not await self._exists():
+                    raise SandboxGoneError(
+                        f"sandbox {self.name} does not exist any more, or is being deleted"
+                    ) from error
+                if renewed or not await self._route.renew():
+                    raise
+                renewed = True
+                continue
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 if isinstance(error, _CERTIFICATE_ERRORS) or anyio.current_time() + pause >= deadline:
                     raise self._unreachable(error) from error

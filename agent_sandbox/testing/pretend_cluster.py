@@ -24,9 +24,13 @@ from agent_sandbox.sandboxd import SandboxdOptions, create_app
 from agent_sandbox.sandboxd.app import DAEMON
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
+from agent_sandbox_api.names import LABEL_SANDBOX_NAME_HASH, name_hash
+from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import MetaView
 
 
 def ready_condition(
@@ -55,6 +59,7 @@ class PretendCluster:
         answer: decides the Ready condition of a new claim: keywords of ``ready_condition``, or None for silence.
         requests: headers of the requests that the daemon got.
         pod_ip: address of every Pod.
+        with_pods: whether a bound claim owns its Sandbox and the Sandbox a Ready Pod, as a real router wants to see.
     """
 
     api: InMemoryApiServer
@@ -64,6 +69,7 @@ class PretendCluster:
     answer: Callable[[SandboxClaimView], dict[str, str] | None]
     requests: list[dict[str, str]] = field(default_factory=list)
     pod_ip: str = "10.0.0.1"
+    with_pods: bool = False
 
     async def claim_names(self) -> list[str]:
         """The claims that exist."""
@@ -97,7 +103,7 @@ class PretendCluster:
         if condition is None:
             return
         meta = claim.metadata
-        sandbox = {
+        sandbox: dict[str, Any] = {
             "metadata": {
                 "name": f"box-of-{meta.name}",
                 "namespace": meta.namespace,
@@ -105,13 +111,46 @@ class PretendCluster:
             },
             "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}},
         }
+        if self.with_pods:
+            sandbox["metadata"]["ownerReferences"] = [owner_reference(SANDBOX_CLAIMS, meta)]
         try:
             made = await self.kube.create(SANDBOXES, sandbox, meta.namespace)
+            if self.with_pods:
+                await self._make_pod(made.metadata)
             status = MergePatch({"status": {"podIPs": [self.pod_ip]}})
             await self.kube.patch(SANDBOXES, made.metadata.name, status, meta.namespace, subresource="status")
             await self.set_ready(claim, **condition)
         except NotFoundError:
             return  # deleted meanwhile
+
+    async def _make_pod(self, sandbox: MetaView) -> None:
+        metadata = {
+            "name": sandbox.name,
+            "namespace": sandbox.namespace,
+            "labels": {LABEL_SANDBOX_NAME_HASH: name_hash(sandbox.name)},
+            "ownerReferences": [owner_reference(SANDBOXES, sandbox)],
+        }
+        await self.kube.create(PODS, {"metadata": metadata, "spec": {"containers": [{"name": "main", "image": "x"}]}})
+        ready = [{"type": "Ready", "status": "True"}]
+        status = {
+            "phase": "Running",
+            "podIP": self.pod_ip,
+            "podIPs": [{"ip": self.pod_ip}],
+            "conditions": ready,
+        }
+        patch = MergePatch({"status": status})
+        await self.kube.patch(PODS, sandbox.name, patch, sandbox.namespace, subresource="status")
+
+
+def owner_reference(resource: Resource[Any], owner: MetaView) -> dict[str, Any]:
+    """What a child says of the object that controls it."""
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+    }
 
 
 @asynccontextmanager

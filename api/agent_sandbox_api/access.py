@@ -42,7 +42,7 @@ class AccessTokenError(ValueError):
 
 
 class AccessKey:
-    """A private key: signs tokens for the claims that name its public half. Its owner keeps it in memory."""
+    """A private key: signs tokens for the claims that name its public half."""
 
     def __init__(self, private: "Ed25519PrivateKey") -> None:
         self._private = private
@@ -56,6 +56,22 @@ class AccessKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_text(cls, text: str) -> "AccessKey":
+        """A key that was kept as its `text`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return cls(Ed25519PrivateKey.from_private_bytes(_decode(text.strip())))
+
+    @property
+    def text(self) -> str:
+        """The private key as text: secret."""
+        return _encode(self._private.private_bytes_raw())
 
     @property
     def annotations(self) -> dict[str, str]:

@@ -25,6 +25,23 @@ class Ports(Facade[AsyncPorts]):
         """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
         return self._inner.headers(port)
 
+    def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600) -> str:
+        """A link with which a browser reaches a port of this sandbox, and nothing else, for a while.
+
+        Whoever has the link has the access: hand it on like a password. The router answers it with a cookie. With
+        ``router_domain`` the sandbox has a host, and so a web origin, of its own; without, all sandboxes share one.
+
+        Args:
+            port: the port in the sandbox.
+            path: where to begin, with its query.
+            seconds: how long the link and its cookie are good.
+
+        Raises:
+            SandboxConfigError: no router is on the way, or none that a browser can reach.
+            SandboxError: the claim is gone, or this client may not change it and its key is not named there.
+        """
+        return self._run(lambda job: self._inner.signed_url(port, path, seconds=seconds))
+
     def list(self) -> tuple[int, ...]:
         """The ports on which a program listens in the sandbox.
 

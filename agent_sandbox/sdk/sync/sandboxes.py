@@ -118,7 +118,8 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         )
 
     def connect(self, name: str, *, ready_timeout: float = 180) -> Sandbox:
-        """A handle on a sandbox that exists. Nothing is changed by this, whatever goes wrong.
+        """A handle on a sandbox that exists. Nothing of it is changed by this, whatever goes wrong, but for one
+        annotation: its claim names this client's access key afterwards, if the client needs one and may add it.
 
         Args:
             name: name of its claim, or of the Sandbox.
