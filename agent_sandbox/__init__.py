@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FileEntry,
         FileEvent,
         Files,
+        Finding,
         GatewayTimeoutError,
         Output,
         PoolInfo,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         TransferProgress,
         TransferReport,
         UnsupportedByRuntimeError,
+        diagnose,
     )
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "FileEntry",
     "FileEvent",
     "Files",
+    "Finding",
     "GatewayTimeoutError",
     "Output",
     "PoolInfo",
@@ -136,6 +139,7 @@ __all__ = [
     "TransferProgress",
     "TransferReport",
     "UnsupportedByRuntimeError",
+    "diagnose",
 ]
 
 

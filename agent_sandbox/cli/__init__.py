@@ -5,22 +5,39 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
-_VERBS: Final[Mapping[str, tuple[str, str]]] = {
-    "apply": ("agent_sandbox.cli.apply:apply", "Create or update objects from manifests, without kubectl."),
+_SANDBOX_VERBS: Final[Mapping[str, tuple[str, str]]] = {
+    "create": ("agent_sandbox.cli.sandboxes.create:create", "Make a sandbox and print its name."),
+    "ls": ("agent_sandbox.cli.sandboxes.ls:ls", "List sandboxes."),
+    "run": ("agent_sandbox.cli.sandboxes.run:run", "Run a command in a fresh sandbox, or in one that exists."),
+    "exec": ("agent_sandbox.cli.sandboxes.exec:exec_", "Run a command, or a shell on this terminal, in a sandbox."),
+    "cp": ("agent_sandbox.cli.sandboxes.cp:cp", "Copy files and directories into a sandbox and out of it."),
+    "sync": ("agent_sandbox.cli.sandboxes.sync:sync", "Make a directory here and one in a sandbox equal."),
+    "logs": ("agent_sandbox.cli.sandboxes.logs:logs", "Print the log of a sandbox."),
+    "port": ("agent_sandbox.cli.sandboxes.port:port", "Make ports of a sandbox ports of this machine."),
+    "suspend": ("agent_sandbox.cli.sandboxes.lifecycle:suspend", "Stop sandboxes and keep their volumes."),
+    "resume": ("agent_sandbox.cli.sandboxes.lifecycle:resume", "Start suspended sandboxes again."),
+    "rm": ("agent_sandbox.cli.sandboxes.lifecycle:rm", "Remove sandboxes with everything in them."),
+    "doctor": ("agent_sandbox.cli.sandboxes.doctor:doctor", "Say what is wrong, and what to type next."),
+}
+_SERVICE_VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "local": ("agent_sandbox.cli.local:local", "A whole Agent Sandbox on this machine: no cluster, no Docker."),
+    "apply": ("agent_sandbox.cli.apply:apply", "Create or update objects from manifests, without kubectl."),
     "manager": ("agent_sandbox.cli.manager:manager", "Run the controllers against a Kubernetes cluster."),
     "router": ("agent_sandbox.cli.router:router", "Run the front door to the sandboxes of a cluster."),
     "sandboxd": ("agent_sandbox.cli.sandboxd:sandboxd", "Run the daemon inside a sandbox."),
+    "completion": ("agent_sandbox.cli.sandboxes.completion:completion", "Teach the shell our verbs and names."),
 }
+_VERBS: Final = {**_SANDBOX_VERBS, **_SERVICE_VERBS}
 
 
 class LazyGroup(click.Group):
     """A command group that imports a verb when it is called, so that `--help` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the order of the alphabet."""
-        return sorted(_VERBS)
+        """The verbs, in the order in which somebody new needs them."""
+        return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one verb."""
@@ -33,8 +50,14 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from their one-line texts, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _VERBS[name][1]) for name in self.list_commands(ctx)])
+        for title, verbs in (("Sandboxes", _SANDBOX_VERBS), ("What serves them", _SERVICE_VERBS)):
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in verbs.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs that begin like this, without importing any."""
+        verbs = [CompletionItem(name, help=text) for name, (_, text) in _VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,6 +69,7 @@ def main() -> None:
     On one machine, without a cluster:
       agent-sandbox local up --background
       agent-sandbox apply -f config/samples
-    On Kubernetes:
-      agent-sandbox manager --help
+      agent-sandbox run --template python-sandbox-template -- python -c 'print(42)'
+    On Kubernetes, and when something does not work:
+      agent-sandbox doctor
     """

@@ -9,10 +9,8 @@ import click
 from agent_sandbox.kube import in_cluster
 from agent_sandbox.runtime import LeaderElectionOptions, ManagerOptions
 from agent_sandbox.runtime.certificates import CertificateFiles
-from agent_sandbox_api.names import SYSTEM_NAMESPACE
+from agent_sandbox_api.names import CONTROLLER_LEASE, SYSTEM_NAMESPACE
 from agent_sandbox_controllers import ControllerOptions
-
-LEASE_NAME: Final = "agent-sandbox-controller"
 
 F = TypeVar("F", bound=Callable[..., Any])
 Flags = dict[str, Any]
@@ -161,7 +159,7 @@ def _election(flags: Flags) -> LeaderElectionOptions | None:
         return None
     return LeaderElectionOptions(
         namespace=flags["leader_election_namespace"],
-        name=LEASE_NAME,
+        name=CONTROLLER_LEASE,
         lease_duration=flags["lease_duration"],
         renew_deadline=flags["renew_deadline"],
         retry_period=flags["retry_period"],

@@ -18,6 +18,9 @@ from agent_sandbox.kube.credentials import Credentials, StaticToken, TokenFile
 from agent_sandbox.kube.errors import ConfigError
 from agent_sandbox.kube.http import AiohttpTransport
 
+_MISSHAPEN: Final = (KeyError, ValueError, TypeError, AttributeError)
+"""What the library raises for a file that is YAML, but no kubeconfig."""
+
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -112,7 +115,12 @@ async def _in_cluster_transport(clock: Clock) -> AiohttpTransport:
 
 
 async def _kubeconfig_transport(kubeconfig: str | Path | None, context: str | None) -> AiohttpTransport:
+    source = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
+    if not await anyio.to_thread.run_sync(_any_exists, source):
+        raise ConfigError(f"there is no kubeconfig {source}: name one, or set KUBECONFIG")
     library = await anyio.to_thread.run_sync(_load_library)
+    import yaml  # the library has loaded it
+
     configuration = library.client.Configuration()
     try:
         loader = await library.config.load_kube_config(
@@ -121,8 +129,7 @@ async def _kubeconfig_transport(kubeconfig: str | Path | None, context: str | No
             client_configuration=configuration,
             persist_config=False,
         )
-    except (library.config.ConfigException, OSError, KeyError, ValueError) as error:
-        source = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    except (library.config.ConfigException, yaml.YAMLError, OSError, *_MISSHAPEN) as error:
         wanted = f", context {context}" if context else ""
         raise ConfigError(f"the kubeconfig {source}{wanted} cannot be used: {error}") from error
     tls = await anyio.to_thread.run_sync(_tls_of, configuration)
@@ -133,6 +140,11 @@ async def _kubeconfig_transport(kubeconfig: str | Path | None, context: str | No
         proxy=configuration.proxy or None,
         server_hostname=configuration.tls_server_name or None,
     )
+
+
+def _any_exists(paths: str) -> bool:
+    """Whether one of several files exists, as ``$KUBECONFIG`` lists them."""
+    return any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path)
 
 
 def _load_library() -> Any:

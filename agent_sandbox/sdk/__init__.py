@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agent_sandbox.sdk.client import AsyncSandboxClient
     from agent_sandbox.sdk.commands import AsyncCommands
     from agent_sandbox.sdk.computer_use import AsyncComputerUseExtension
+    from agent_sandbox.sdk.diagnosis import Finding, diagnose
     from agent_sandbox.sdk.errors import (
         CommandTimeoutError,
         GatewayTimeoutError,
@@ -93,6 +94,7 @@ __all__ = [
     "FileEntry",
     "FileEvent",
     "Files",
+    "Finding",
     "GatewayTimeoutError",
     "Output",
     "PoolInfo",
@@ -136,6 +138,7 @@ __all__ = [
     "TransferProgress",
     "TransferReport",
     "UnsupportedByRuntimeError",
+    "diagnose",
 ]
 
 # Where the names live that are not errors; every other name of ``__all__`` is one.
@@ -154,6 +157,8 @@ _HOMES: Final = {
     "ConnectionOptions": "options",
     "ExecutionResult": "results",
     "Files": "sync.files",
+    "Finding": "diagnosis",
+    "diagnose": "diagnosis",
     "FileEntry": "results",
     "FileEvent": "results",
     "Output": "results",

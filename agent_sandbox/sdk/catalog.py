@@ -22,10 +22,12 @@ class TemplateInfo:
     Attributes:
         name: what ``create`` takes.
         trouble: what keeps sandboxes from being made from it, for people; empty if nothing does.
+        observed: whether a controller has looked at it as it is now.
     """
 
     name: str
     trouble: str = ""
+    observed: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ async def template_of_pool(kube: KubeClient, pool: str, namespace: str) -> str:
 
 
 def _template_info(view: SandboxTemplateView) -> TemplateInfo:
-    return TemplateInfo(view.metadata.name, _trouble(view.status.conditions))
+    conditions, generation = view.status.conditions, view.metadata.generation
+    observed = any(condition.observed_generation in {None, generation} for condition in conditions)
+    return TemplateInfo(view.metadata.name, _trouble(conditions), observed)
 
 
 def _pool_info(view: SandboxWarmPoolView) -> PoolInfo:

@@ -58,6 +58,7 @@ QUERY_SANDBOX_TOKEN: Final = "agent-sandbox-token"  # noqa: S105 - its name
 ROUTER_AUDIENCE: Final = "agent-sandbox-router"
 """Audience of Kubernetes tokens that are good for the router and for nothing else."""
 
+CONTROLLER_LEASE: Final = "agent-sandbox-controller"
 ROUTER_SERVICE: Final = "sandbox-router-svc"
 ROUTER_PORT: Final = 8080
 SYSTEM_NAMESPACE: Final = "agent-sandbox-system"

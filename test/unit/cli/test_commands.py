@@ -1,6 +1,8 @@
 """The command: help that helps, mistakes that are named, flags that arrive."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,11 @@ from agent_sandbox.cli import main
 from agent_sandbox.cli.manager_flags import controller_options, manager_flags, manager_options
 from agent_sandbox.cli.manifests import read_manifests
 
-VERBS = ["apply", "local", "manager", "router", "local up", "local down", "local status", "local kubeconfig"]
+SANDBOX_VERBS = ["create", "ls", "run", "exec", "cp", "sync", "logs", "port", "suspend", "resume", "rm", "doctor"]
+VERBS = [
+    "apply", "local", "manager", "router", "local up", "local down", "local status", "local kubeconfig", "completion",
+    *SANDBOX_VERBS,
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +57,43 @@ def test_every_verb_explains_itself_and_each_of_its_options(verb: str) -> None:
 
     assert invoke(*verb.split(), "--help").exit_code == 0
     assert command.help
-    assert [option.name for option in command.params if not option.help] == []
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+
+
+@pytest.mark.parametrize("verb", [*SANDBOX_VERBS, "completion"])
+def test_every_verb_for_sandboxes_shows_an_example(verb: str) -> None:
+    """A line to paste, with this very verb."""
+    assert f"agent-sandbox {verb}" in invoke(verb, "--help").output.replace("Usage: agent-sandbox", "")
 
 
 def test_the_overview_lists_the_verbs_without_loading_them() -> None:
     """The first page names every verb and says what it is for."""
     overview = invoke("--help").output
 
-    assert all(verb in overview for verb in ("apply", "local", "manager", "router", "sandboxd"))
+    assert all(verb in overview for verb in ("apply", "local", "manager", "router", "sandboxd", *SANDBOX_VERBS))
+
+
+def test_help_of_a_verb_loads_neither_the_sdk_nor_a_client_of_kubernetes() -> None:
+    """What answers at once stays so: none of what is heavy is imported for a page of text."""
+    program = (
+        "import sys\n"
+        "from agent_sandbox.cli import main\n"
+        "for verb in sys.argv[1:]:\n"
+        "    main([verb, '--help'], standalone_mode=False)\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} | set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *SANDBOX_VERBS], capture_output=True, text=True, check=True, timeout=60
+    )
+    heavy = {
+        "aiohttp",
+        "kubernetes_asyncio",
+        "pydantic",
+        "msgspec",
+        "agent_sandbox.sdk.sandboxes",
+        "agent_sandbox.kube",
+    }
+    assert not [name for name in heavy if f"'{name}'" in done.stderr]
 
 
 def test_flags_of_the_manager_reach_the_controllers_and_the_process() -> None:
@@ -100,6 +135,21 @@ def test_nothing_listens_beyond_loopback_unless_told() -> None:
         (("router", "--authz-mode", "scoped-token"), "key file"),
         (("apply", "-f", "/no/such/file"), "no such file"),
         (("local", "kubeconfig", "--state-dir", "/no/such/stack"), "agent-sandbox local up"),
+        (("create",), "--template or --pool"),
+        (("create", "--cold", "--pool", "p"), "contradict"),
+        (("create", "Bad_Name", "--template", "t"), "agent-sandbox ls"),
+        (("create", "--template", "t", "--ttl", "soon"), "1h30m"),
+        (("create", "--template", "t", "-l", "nothing"), "KEY=VALUE"),
+        (("ls", "box", "-w"), "leave one out"),
+        (("cp", "a", "b"), "NAME:PATH"),
+        (("cp", "a:b", "c:d"), "one side must be here"),
+        (("cp", "-", "box:"), "name of a file"),
+        (("sync", ".", "here"), "NAME:PATH"),
+        (("logs", "box", "--process", "x", "--tail", "3"), "do not go together"),
+        (("port", "box", "99999"), "8080:8000"),
+        (("port", "box"), "Missing argument"),
+        (("rm",), "--all"),
+        (("rm", "box", "--all"), "--all"),
     ],
 )
 def test_a_mistake_is_named_together_with_the_way_out(arguments: tuple[str, ...], words: str) -> None:
@@ -108,6 +158,35 @@ def test_a_mistake_is_named_together_with_the_way_out(arguments: tuple[str, ...]
 
     assert result.exit_code in {1, 2}
     assert isinstance(result.exception, SystemExit)
+    assert words in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run",), "--template"),
+        (("run", "box"), "which command"),
+        (("run", "--template", "t"), "which command"),
+        (("run", "--keep", "box", "true"), "--keep goes with"),
+        (("run", "-d", "--template", "t", "true"), "--keep"),
+        (("run", "-t", "box", "sh"), "needs a terminal"),
+        (("run", "-d", "-i", "box", "sh"), "neither terminal nor input"),
+        (("run", "--no-such-option", "box"), "--no-such-option"),
+        (("run", "Bad_Name", "true"), "no name"),
+        (("exec",), "NAME"),
+        (("exec", "box"), "-it"),
+        (("exec", "box", "--timeout"), "which"),
+    ],
+)
+def test_a_mistake_around_a_command_has_a_status_of_its_own(
+    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """125, so that a script can tell it from the command's own 1 and 2."""
+    if arguments[-1] == "--timeout":
+        arguments = (arguments[0], "--timeout", "5", arguments[1])
+    result = invoke(*arguments)
+
+    assert result.exit_code == 125
     assert words in result.output
 
 

@@ -107,3 +107,23 @@ async def test_the_token_of_a_pod_comes_from_its_account(tmp_path: Path, monkeyp
     client = await connect()
     assert client.transport.host == "[fd00::1]:6443"
     assert await authorization(client.transport) == "Bearer of the pod"
+
+
+@pytest.mark.parametrize("content", ["just a word", "- a list", "a: [", "contexts: 7", "current-context: one"])
+async def test_a_file_that_is_no_kubeconfig_is_named_and_not_a_crash(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(content)
+
+    with pytest.raises(ConfigError, match=str(path)):
+        await connect(path)
+
+
+async def test_a_kubeconfig_that_does_not_exist_is_named_and_nothing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+
+    with pytest.raises(ConfigError, match=r"~/\.kube/config"):
+        await connect(context="one")
+    assert caplog.records == []
