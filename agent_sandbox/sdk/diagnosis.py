@@ -33,7 +33,7 @@ from agent_sandbox.sdk.wire import Route, Target
 from agent_sandbox_api.core import CUSTOM_RESOURCE_DEFINITIONS, LEASES
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
-from agent_sandbox_api.names import CONTROLLER_LEASE, RUNTIME_PORT, SYSTEM_NAMESPACE
+from agent_sandbox_api.names import CONTROLLER_LEASE, HEADER_SANDBOX_AUTHORIZATION, RUNTIME_PORT, SYSTEM_NAMESPACE
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -257,7 +257,8 @@ class _Diagnosis:
         try:
             mode = choose_mode(self._options, self._cluster)
             async with AsyncExitStack() as stack:
-                route, url = await stack.enter_async_context(open_route(hurried, self._cluster, self._kube))
+                opening = open_route(hurried, self._cluster, self._kube, ServerClock(self._kube))
+                route, url = await stack.enter_async_context(opening)
                 if url is None:
                     return Finding("router", "ok", "none is used: requests go to the Pods themselves")
                 return await self._ask_router(route, f"{url}, by {mode}", step)
@@ -267,11 +268,12 @@ class _Diagnosis:
     async def _ask_router(self, route: Route, where: str, step: str) -> Finding:
         """Ask for a sandbox that cannot exist: a router that takes the credential says that it knows none."""
         nobody = Target(self._namespace, "agent-sandbox-doctor")
+        headers = route.headers(nobody, RUNTIME_PORT)
         try:
             with anyio.fail_after(ROUTER_SECONDS):
                 async with route.session.get(
                     route.base_url(nobody, RUNTIME_PORT),
-                    headers={**route.headers(nobody, RUNTIME_PORT)},
+                    headers={**headers},
                     allow_redirects=False,
                 ) as answer:
                     reason = answer.headers.get(HEADER_ERROR)
@@ -280,6 +282,10 @@ class _Diagnosis:
         match reason:
             case "not-found":
                 return Finding("router", "ok", f"{where}, answers and takes the credential")
+            case "unauthenticated" if HEADER_SANDBOX_AUTHORIZATION not in headers:
+                return Finding(
+                    "router", "ok", f"{where}, answers; each sandbox is opened by a key that its claim names"
+                )
             case "unauthenticated":
                 step = "export AGENT_SANDBOX_ROUTER_TOKEN=..."
                 return Finding("router", "fail", f"{where}, answers but does not take the credential", step)

@@ -1,5 +1,7 @@
 """The doctor: what is wrong between a program and its sandboxes is found, named, and comes with the next step."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,19 +123,37 @@ async def test_what_the_router_says_of_a_sandbox_that_cannot_exist(
         assert request.headers["X-Sandbox-Authorization"] == "Bearer secret"
         return web.Response(headers={"X-Sandbox-Error": reason} if reason else {})
 
+    async with served(answer) as url:
+        found = (await findings_of(kube=cluster.kube, api_url=url, router_token="secret"))["router"]
+
+    assert (found.verdict, words in found.message) == (verdict, True), found
+    assert "secret" not in found.message + found.next_step
+
+
+async def test_a_client_that_signs_for_each_sandbox_has_nothing_to_show_for_none(cluster: PretendCluster) -> None:
+    """A router that wants signed tokens refuses a question about no sandbox: that is no fault of the credential."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=401, headers={"X-Sandbox-Error": "unauthenticated"})
+
+    async with served(refuse) as url:
+        found = (await findings_of(kube=cluster.kube, api_url=url))["router"]
+
+    assert (found.verdict, "key" in found.message) == ("ok", True)
+
+
+@asynccontextmanager
+async def served(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A server that answers so at its root."""
     app = web.Application()
     app.router.add_get("/", answer)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        found = (await findings_of(kube=cluster.kube, api_url=url, router_token="secret"))["router"]
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-
-    assert (found.verdict, words in found.message) == (verdict, True), found
-    assert "secret" not in found.message + found.next_step
 
 
 async def test_templates_pools_and_sandboxes_in_trouble_are_named(cluster: PretendCluster) -> None:
