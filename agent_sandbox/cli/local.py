@@ -10,31 +10,14 @@ from typing import Any, Final
 import anyio
 import click
 
+from agent_sandbox.cli.doctor import doctor
+from agent_sandbox.cli.local_images import images
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
-from agent_sandbox.local.directory import StateDirectory
+from agent_sandbox.cli.stack_options import stack_directory, stack_options
 from agent_sandbox.local.errors import LocalError, PortInUseError, StackNotRunningError
-from agent_sandbox.local.state import StackRecord, default_state_dir
+from agent_sandbox.local.state import StackRecord
 
 _PORT: Final = click.IntRange(1, 65535)
-
-
-def _directory(name: str, state_dir: Path | None) -> StateDirectory:
-    return StateDirectory(state_dir or default_state_dir(name=name))
-
-
-def _stack_options(function: Any) -> Any:
-    function = click.option(
-        "--state-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Where the stack keeps everything. Default: ~/.local/state/agent-sandbox/<name>.",
-    )(function)
-    return click.option(
-        "--name",
-        default="default",
-        show_default=True,
-        envvar="AGENT_SANDBOX_STACK",
-        help="Which stack: several live side by side.",
-    )(function)
 
 
 @click.group()
@@ -48,8 +31,12 @@ def local() -> None:
     """
 
 
+local.add_command(images)
+local.add_command(doctor)
+
+
 @local.command()
-@_stack_options
+@stack_options
 @click.option("-b", "--background", is_flag=True, help="Return when the stack is ready, and leave it running.")
 @click.option(
     "--api-port",
@@ -97,7 +84,7 @@ def up(
     from agent_sandbox.local.node import NodeError
     from agent_sandbox.local.stack import StackOptions
 
-    directory = _directory(name, state_dir)
+    directory = stack_directory(name, state_dir)
     options = StackOptions(
         directory=directory,
         api_port=api_port,
@@ -165,7 +152,7 @@ def _announce(name: str, record: StackRecord) -> None:
 
 
 @local.command()
-@_stack_options
+@stack_options
 @click.option("--purge", is_flag=True, help="Also remove all objects, volumes and logs of the stack.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait before the stack is killed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
@@ -173,7 +160,7 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
     """Stop the stack. Its objects stay for the next `up`, unless `--purge` is given."""
     from agent_sandbox.local.background import stop
 
-    directory = _directory(name, state_dir)
+    directory = stack_directory(name, state_dir)
     stopped = stop(directory, timeout)
     if purge:
         directory.purge()
@@ -183,7 +170,7 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
 
 
 @local.command()
-@_stack_options
+@stack_options
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For whom."
 )
@@ -191,7 +178,7 @@ def status(name: str, state_dir: Path | None, output: str) -> None:
     """Say whether the stack runs, where, and what is in it. Exit status 3 if it does not run."""
     from agent_sandbox.cli.stack_status import describe, read_status
 
-    directory = _directory(name, state_dir)
+    directory = stack_directory(name, state_dir)
     facts = anyio.run(read_status, directory)
     click.echo(json.dumps(facts, indent=2) if output == "json" else describe(facts))
     if not facts["running"]:
@@ -199,11 +186,11 @@ def status(name: str, state_dir: Path | None, output: str) -> None:
 
 
 @local.command()
-@_stack_options
+@stack_options
 @click.option("--raw", is_flag=True, help="Print the kubeconfig itself instead of its path.")
 def kubeconfig(name: str, state_dir: Path | None, raw: bool) -> None:
     """Print the path of the stack's kubeconfig, for KUBECONFIG."""
-    directory = _directory(name, state_dir)
+    directory = stack_directory(name, state_dir)
     if not directory.kubeconfig.exists():
         raise click.ClickException(str(StackNotRunningError(directory.root)))
     click.echo(directory.kubeconfig.read_text() if raw else str(directory.kubeconfig))

@@ -190,7 +190,7 @@ async def _node_of(server: InMemoryApiServer, state: Path, options: Mapping[str,
 def root_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our part of sandboxes' root file system, made once, on a machine that has been seen to isolate."""
     state = tmp_path_factory.mktemp("trial")
-    for name in ("pods", "volumes"):
+    for name in ("pods", "volumes", "images"):
         (state / name).mkdir()
     root = build_root_files(state / "runtime")
     try:

@@ -76,7 +76,19 @@ class Walls:
 
 @dataclass(frozen=True)
 class Box:
-    """One container as bwrap needs to know it."""
+    """One container as bwrap needs to know it.
+
+    Attributes:
+        hostname: its host name.
+        argv: its command.
+        env: its whole environment.
+        workdir: where it starts.
+        mounts: what is shown in it.
+        uid: its user inside.
+        gid: its group inside.
+        read_only_root: whether the root file system may not be written to.
+        root: an image's root file system as the helper's processes see it; empty for this machine's ``/usr``.
+    """
 
     hostname: str
     argv: Sequence[str]
@@ -86,6 +98,7 @@ class Box:
     uid: int = DEFAULT_UID
     gid: int = DEFAULT_UID
     read_only_root: bool = True
+    root: str = ""
 
 
 def system_links() -> dict[str, str]:
@@ -154,6 +167,16 @@ def _mount_arguments(mounts: Sequence[Mount]) -> list[str]:
     return arguments
 
 
+def _own_system(walls: Walls, root: RootFiles, tree: Path) -> list[str]:
+    """What the built-in images have beside this machine's ``/usr``."""
+    arguments = _tmpfs(walls, "/tmp", TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
+    arguments += _tmpfs(walls, "/run", SMALL_TMPFS_BYTES, "0755")
+    arguments += _tmpfs(walls, "/var/tmp", SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
+    for mount in own_mounts(root, tree):
+        arguments += ["--ro-bind", mount.source, mount.target]
+    return arguments
+
+
 def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[str]:
     """bwrap's options for one container, without the command itself.
 
@@ -164,13 +187,12 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
         tree: where the helper shows host directories.
     """
     arguments = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    arguments += ["--hostname", box.hostname[:MAX_HOSTNAME], *_system_arguments(), *_proc_arguments(), "--dev", "/dev"]
+    arguments += ["--hostname", box.hostname[:MAX_HOSTNAME]]
+    arguments += ["--bind", box.root, "/"] if box.root else _system_arguments()
+    arguments += [*_proc_arguments(), "--dev", "/dev"]
     arguments += _tmpfs(walls, "/dev/shm", SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
-    arguments += _tmpfs(walls, "/tmp", TMP_BYTES, "1777")  # noqa: S108 - the sandbox's own
-    arguments += _tmpfs(walls, "/run", SMALL_TMPFS_BYTES, "0755")
-    arguments += _tmpfs(walls, "/var/tmp", SMALL_TMPFS_BYTES, "1777")  # noqa: S108 - inside the sandbox
-    for mount in own_mounts(root, tree):
-        arguments += ["--ro-bind", mount.source, mount.target]
+    if not box.root:
+        arguments += _own_system(walls, root, tree)
     arguments += _mount_arguments(box.mounts)
     arguments += ["--dir", box.workdir]  # as container runtimes do
     arguments += ["--remount-ro", "/dev"]

@@ -100,6 +100,7 @@ class WalledProcess(HostProcess):
                 env=box.env,
                 fds=fds,
                 uid=box.uid,
+                gid=box.gid,
                 on_exit=on_exit,
                 pidfd=self.pidfd,
                 seccomp_fd=self._entrance.filter_fd,

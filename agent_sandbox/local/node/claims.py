@@ -2,10 +2,13 @@
 
 In: claims from an informer. Out: their status ``Bound``, and ``path_of`` for those who mount them. The data lies in the
 state directory under the claim's UID, so it survives suspend, restart and crash, and a new claim of an old name starts
-empty. Sizes are recorded, not enforced. Every storage class is accepted: this is the only storage there is.
+empty. Where this machine lets us, a claim is a disk of its size (``disks``); elsewhere it is a directory whose size is
+watched. Every storage class is accepted: this is the only storage there is.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +19,12 @@ import structlog
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import ConflictError, KubeClient, KubeError, MergePatch, NotFoundError
+from agent_sandbox.local.node.disks import Disks, find_disks
+from agent_sandbox.local.node.errors import HelperGoneError
+from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import NodeDirectory, remove_tree
+from agent_sandbox.runtime.events import EventRecorder, EventType
 from agent_sandbox.runtime.store import Change, Store
 from agent_sandbox_api.core.kinds import PvcStatusView
 from agent_sandbox_api.resource import Resource
@@ -25,6 +33,22 @@ from agent_sandbox_api.views import MetaView
 log = structlog.get_logger(__name__)
 
 _RETRY: Final = 2.0
+_DISK: Final = "disk.img"
+
+
+@dataclass(frozen=True)
+class ClaimData:
+    """The data of a claim.
+
+    Attributes:
+        path: where this process finds it.
+        seen: where the helper's processes do; empty if that follows from ``path``.
+        size: bytes that it may hold and that nothing else enforces; 0 for no bound, or one that a disk holds.
+    """
+
+    path: Path
+    seen: str = ""
+    size: int = 0
 
 
 class ClaimSpec(msgspec.Struct, rename="camel", frozen=True):
@@ -55,8 +79,19 @@ class ClaimProvisioner:
     """
 
     def __init__(
-        self, client: KubeClient, clock: Clock, directory: NodeDirectory, store: Store[Claim], in_use: InUse
+        self,
+        client: KubeClient,
+        clock: Clock,
+        directory: NodeDirectory,
+        store: Store[Claim],
+        in_use: InUse,
+        network: PodNetwork,
+        events: EventRecorder,
     ) -> None:
+        self._network = network
+        self._events = events
+        self._disks: Disks | None = None
+        self._tried = False
         self._client = client
         self._clock = clock
         self._directory = directory
@@ -68,15 +103,26 @@ class ClaimProvisioner:
         """Something changed."""
         self._changed.set()
 
-    def path_of(self, namespace: str, name: str) -> Path | None:
-        """The data of a bound claim, or None."""
+    async def open(self, namespace: str, name: str, owner: int) -> ClaimData | None:
+        """The data of a bound claim, or None.
+
+        Args:
+            namespace: the claim's.
+            name: the claim's.
+            owner: to whom the data of a new one belongs; -1 for ourselves.
+
+        Raises:
+            HelperError: its disk cannot be mounted.
+        """
         claim = self._store.get(namespace, name)
         if claim is None or claim.status.phase != "Bound":
             return None
-        return self._data(claim.metadata.uid)
-
-    def _data(self, uid: str) -> Path:
-        return self._directory.volumes / uid / "data"
+        uid = claim.metadata.uid
+        disk = self._directory.volumes / uid / _DISK
+        if not await anyio.to_thread.run_sync(disk.exists):
+            return ClaimData(self._directory.volumes / uid / "data", size=_size(claim))
+        seen = await self._network.attach_disk(uid, f"volumes/{uid}/{_DISK}", owner)
+        return ClaimData(self._network.on_host(seen), seen=seen)
 
     async def run(self) -> None:
         """Bind and remove until cancelled; start it when the store is filled, or claims would look deleted."""
@@ -96,9 +142,14 @@ class ClaimProvisioner:
 
     async def _bind(self, claim: Claim) -> bool:
         metadata = claim.metadata
-        data = self._data(metadata.uid)
         owner = f"{metadata.namespace}/{metadata.name}"
-        await anyio.to_thread.run_sync(_make_volume, data, owner)
+        disks = await self._find_disks()
+        try:
+            place = self._directory.volumes / metadata.uid
+            await anyio.to_thread.run_sync(_make_volume, place, owner, disks, _size(claim))
+        except OSError as error:
+            self._report(claim, "Warning", "ProvisioningFailed", f"no room for the claim: {error}")
+            return False
         status = {
             "phase": "Bound",
             "accessModes": list(claim.spec.access_modes),
@@ -112,7 +163,18 @@ class ClaimProvisioner:
         except KubeError as error:
             log.warning("claim not bound yet", claim=owner, error=str(error))
             return False
+        self._report(claim, "Normal", "ProvisioningSucceeded", "Successfully provisioned volume on this machine's disk")
         return True
+
+    async def _find_disks(self) -> Disks | None:
+        """What makes disks; tried with the first claim, because most stacks have none."""
+        if not self._tried and self._network.isolated:
+            self._disks = await anyio.to_thread.run_sync(find_disks, self._directory.root)
+        self._tried = True
+        return self._disks
+
+    def _report(self, claim: Claim, kind: EventType, reason: str, note: str) -> None:
+        self._events.event(claim, type=kind, reason=reason, action="Provisioning", note=note, resource=NODE_CLAIMS)
 
     async def _remove_unclaimed(self) -> bool:
         known = {claim.metadata.uid for claim in self._store.list()}
@@ -124,14 +186,26 @@ class ClaimProvisioner:
             if self._in_use(namespace, name):
                 done = False
                 continue
+            with suppress(HelperGoneError):  # then nothing is mounted
+                await self._network.detach_disk(path.name)
             await anyio.to_thread.run_sync(remove_tree, path)
         return done
 
 
-def _make_volume(data: Path, owner: str) -> None:
-    data.parent.mkdir(exist_ok=True)
-    data.parent.chmod(0o711)
-    (data.parent / "claim").write_text(owner, encoding="utf-8")
+def _size(claim: Claim) -> int:
+    asked = (claim.spec.resources.get("requests") or {}).get("storage")
+    return int(parse_quantity(asked)) if asked else 0
+
+
+def _make_volume(place: Path, owner: str, disks: Disks | None, size: int) -> None:
+    place.mkdir(exist_ok=True)
+    place.chmod(0o711)
+    (place / "claim").write_text(owner, encoding="utf-8")
+    data = place / "data"
+    if disks is not None and size and not data.exists():
+        if not (place / _DISK).exists():
+            disks.make(place / _DISK, size)
+        return
     data.mkdir(exist_ok=True)
     data.chmod(0o770)
 

@@ -9,7 +9,7 @@ import signal
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,13 +18,14 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from agent_sandbox.local.node.bubblewrap import DEFAULT_UID, Box, Mount
+from agent_sandbox.local.node.bubblewrap import Box, Mount
 from agent_sandbox.local.node.cgroups import ControlGroup, limits_of, sum_of_limits
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts, container_command, container_environment, expand
-from agent_sandbox.local.node.errors import ContainerError, HelperError, NodeError
-from agent_sandbox.local.node.images import WORKSPACE, Image, resolve_image
+from agent_sandbox.local.node.errors import ContainerError, HelperError, ImageError, NodeError
+from agent_sandbox.local.node.images import WORKSPACE, Image
+from agent_sandbox.local.node.log_reader import remove_old_runs
 from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, Probe, TcpSocket
@@ -40,6 +41,9 @@ log = structlog.get_logger(__name__)
 LISTEN_VARIABLE: Final = "AGENT_SANDBOX_LISTEN"
 KILLED: Final = 137
 _MESSAGE_BYTES: Final = 4096
+_SHOW_ERROR: Final = 1.0
+_KEPT_RUNS: Final = 2
+"""The present run and the one before, for ``logs --previous``; a kubelet keeps as many."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class ContainerRunner:
                 if self._did_fail_for_good(error):
                     return
                 pause = self._next_pause(max(pause, self._context.options.restart_backoff / 2))
-                await self._context.clock.sleep(pause)
+                await self._back_off(error, pause)
                 continue
             if not will_restart(self.state, self._policy):
                 return
@@ -139,6 +143,16 @@ class ContainerRunner:
         options = self._context.options
         return min(max(pause * 2, options.restart_backoff), options.restart_backoff_max)
 
+    async def _back_off(self, error: Exception, pause: float) -> None:
+        """Wait before the next attempt; a missing image is soon shown as waited for, as a kubelet does."""
+        clock = self._context.clock
+        if isinstance(error, ImageError):
+            await clock.sleep(min(pause, _SHOW_ERROR))
+            message = f'Back-off pulling image "{self._container.image}": {error.reason}: {error}'
+            self._become(self.state.with_state(Waiting("ImagePullBackOff", message)))
+            pause -= min(pause, _SHOW_ERROR)
+        await clock.sleep(pause)
+
     def _did_fail_for_good(self, error: Exception) -> bool:
         """Show why the container cannot be started; True if it will not be tried again."""
         reason = error.reason if isinstance(error, ContainerError) else "CreateContainerError"
@@ -157,8 +171,7 @@ class ContainerRunner:
         return False
 
     async def _run_once(self) -> Terminated:
-        image = resolve_image(self._container.image)
-        self._report("Normal", "Pulled", f'Container image "{self._container.image}" already present on machine')
+        image = await self._find_image()
         process = await self._start(image)
         self._report("Normal", "Created", f"Created container: {self.name}")
         await process.until_executed(self._context.clock)
@@ -194,6 +207,16 @@ class ContainerRunner:
             if not process.alive:
                 self.process = None
 
+    async def _find_image(self) -> Image:
+        """The container's image, fetched if its policy wants that."""
+        reference = self._container.image
+        found = await self._context.images.find(reference, self._container.image_pull_policy)
+        if found.image.root and not self._context.network.isolated:
+            raise ImageError(f"image {reference!r} needs walls to run behind, and this stack runs --unisolated")
+        told = f'Successfully pulled image "{reference}"' if found.fetched else ""
+        self._report("Normal", "Pulled", told or f'Container image "{reference}" already present on machine')
+        return found.image
+
     async def _end_reason(self, process: ContainerProcess, code: int) -> str:
         """Why a container ended, as one word; gives its control group back."""
         group = process.launch.group
@@ -224,7 +247,10 @@ class ContainerRunner:
             mounts = await self._mounts()
         except HelperError as error:
             raise ContainerError("CreateContainerConfigError", str(error)) from error
-        launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts)
+        pod_ids = await self._pod_ids(image)
+        launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts, pod_ids)
+        if image.root:
+            launch = await self._on_image(launch, image, directory)
         with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
             try:
                 process = self.process = await self._parts.runtime.start(launch)
@@ -233,18 +259,36 @@ class ContainerRunner:
                 raise
         return process
 
-    def _launch(self, image: Image, directory: Path, mounts: list[Mount]) -> Launch:
+    async def _on_image(self, launch: Launch, image: Image, directory: Path) -> Launch:
+        """The same run on a layer of its own over the image's files."""
+        network, record = self._context.network, self._parts.record
+        layer = directory.relative_to(self._context.directory.root)
+        lower = f"images/{image.root}"
+        try:
+            root = await network.root_of_container(
+                record.uid, f"{self.name}-root", lower, f"{layer}/upper", f"{layer}/work"
+            )
+        except HelperError as error:
+            message = f"the image's files cannot be mounted by overlayfs: {error}"
+            raise ContainerError("CreateContainerError", message) from error
+        return replace(launch, box=replace(launch.box, root=root))
+
+    def _launch(
+        self, image: Image, directory: Path, mounts: list[Mount], pod_ids: frozenset[tuple[int, int]]
+    ) -> Launch:
         """Everything about this run, and the files it needs; runs in a worker thread."""
-        owner, spec = self._parts.record.owner, self._parts.facts.pod.spec
+        owner, (uid, gid) = self._parts.record.owner, self._ids(image)
         remove_tree(directory)  # as in a cluster, a restarted container finds a fresh file system
         workspace = owned_directory(directory / "workspace", owner)
-        environment = container_environment(
-            self._container, self._parts.facts, {**image.env, **self._context.base_environment}
-        )
+        if image.root:
+            for name in ("upper", "work"):
+                owned_directory(directory / name, owner)
+        base = image.env if image.root else {**image.env, **self._context.base_environment}
+        environment = container_environment(self._container, self._parts.facts, base)
         listen = "0.0.0.0" if self._context.network.isolated else self._parts.record.address  # noqa: S104 - the Pod's own network
         words = container_command(self._container, image.entrypoint, image.command)
         known = {**environment, LISTEN_VARIABLE: listen}
-        if WORKSPACE not in {mount.target for mount in mounts}:
+        if not image.root and WORKSPACE not in {mount.target for mount in mounts}:
             mounts = [*mounts, Mount(self._seen(workspace), WORKSPACE)]
         box = Box(
             hostname=self._parts.facts.pod.spec.hostname or self._parts.record.name,
@@ -252,10 +296,12 @@ class ContainerRunner:
             env=environment,
             workdir=self._container.working_dir or image.workdir,
             mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
-            uid=self._uid(),
-            gid=_gid_of(self._container, spec.security_context),
+            uid=uid,
+            gid=gid,
+            read_only_root=not image.root or self._container.security_context.read_only_root_filesystem,
         )
         log_file = LogFile(self.log_path(self._runs))
+        remove_old_runs(log_file.path.parent, keep=_KEPT_RUNS)
         record = self._parts.record
         group = self._group()
         kills = group.oom_kills() if group is not None else 0
@@ -267,8 +313,8 @@ class ContainerRunner:
             workspace,
             group,
             kills,
-            frozenset(_uid_of(entry, spec.security_context) for entry in (*spec.init_containers, *spec.containers)),
-            frozenset(_gid_of(entry, spec.security_context) for entry in (*spec.init_containers, *spec.containers)),
+            frozenset(uid for uid, _ in pod_ids),
+            frozenset(gid for _, gid in pod_ids),
         )
 
     def _group(self) -> ControlGroup | None:
@@ -302,7 +348,9 @@ class ContainerRunner:
 
     async def _source(self, mount: VolumeUse) -> str:
         network, record = self._context.network, self._parts.record
-        if mount.volume.path is None:
+        if mount.volume.seen:
+            source = mount.volume.seen
+        elif mount.volume.path is None:
             source = await network.memory_volume(record.uid, mount.name, mount.volume.memory_bytes, record.owner)
         else:
             path = mount.volume.path
@@ -335,14 +383,28 @@ class ContainerRunner:
         names = ("hosts", "hostname", "resolv.conf")
         return [Mount(self._seen(self._parts.files / name), f"/etc/{name}", read_only=True) for name in names]
 
-    def _uid(self) -> int:
+    def _ids(self, image: Image) -> tuple[int, int]:
+        """The user and group that the container runs as."""
         pod = self._parts.facts.pod.spec.security_context
-        uid = _uid_of(self._container, pod)
+        uid, gid = _ids_of(self._container, pod, image)
         if uid == 0 and (self._container.security_context.run_as_non_root or pod.run_as_non_root):
             raise ContainerError(
                 "CreateContainerConfigError", f"container {self.name!r} has runAsNonRoot and will run as root"
             )
-        return uid
+        return uid, gid
+
+    async def _pod_ids(self, image: Image) -> frozenset[tuple[int, int]]:
+        """The users and groups of all containers of the Pod; of an image that cannot be had, what it would be."""
+        found = {_ids_of(self._container, self._parts.facts.pod.spec.security_context, image)}
+        spec = self._parts.facts.pod.spec
+        for other in (*spec.init_containers, *spec.containers):
+            if other.name != self.name:
+                try:
+                    its = (await self._context.images.find(other.image, other.image_pull_policy)).image
+                except ContainerError:
+                    its = image
+                found.add(_ids_of(other, spec.security_context, its))
+        return frozenset(found)
 
     # Probes and hooks
 
@@ -465,16 +527,15 @@ class ContainerRunner:
             self._report("Warning", "FailedPreStopHook", f"PreStopHook failed: {outcome.message}")
 
 
-def _uid_of(container: Container, pod: PodSecurity) -> int:
-    uid = container.security_context.run_as_user
-    uid = pod.run_as_user if uid is None else uid
-    return DEFAULT_UID if uid is None else uid
-
-
-def _gid_of(container: Container, pod: PodSecurity) -> int:
-    gid = container.security_context.run_as_group
-    gid = pod.run_as_group if gid is None else gid
-    return DEFAULT_UID if gid is None else gid
+def _ids_of(container: Container, pod: PodSecurity, image: Image) -> tuple[int, int]:
+    """uid and gid of a container: its own, else the Pod's, else the image's."""
+    security = container.security_context
+    uid = pod.run_as_user if security.run_as_user is None else security.run_as_user
+    gid = pod.run_as_group if security.run_as_group is None else security.run_as_group
+    if gid is None:
+        # Who names another user of an image leaves its group too, as container runtimes have it.
+        gid = image.gid if uid is None or not image.root else 0
+    return image.uid if uid is None else uid, gid
 
 
 def _describe(ended: Terminated) -> str:

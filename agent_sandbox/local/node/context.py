@@ -10,6 +10,7 @@ from agent_sandbox.local.node.addresses import AddressPool
 from agent_sandbox.local.node.cgroups import Cgroups
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.oci import ImageSource
 from agent_sandbox.local.node.pods import Pod
 from agent_sandbox.local.node.records import NodeDirectory
 from agent_sandbox.local.node.runtime import Runtimes
@@ -36,6 +37,9 @@ class NodeOptions:
             costs one write instead of two.
         payload_period: seconds between looks at the ConfigMaps and Secrets that volumes show, 60 as the kubelet's
             syncFrequency.
+        disk_period: seconds between looks at the disk space that Pods use, 10 as the kubelet's housekeeping.
+        disk_reserve: bytes of disk that stay free: below, the node has DiskPressure, takes no Pods and evicts the
+            largest. None: a twentieth of the disk, at most 1 GiB.
         max_processes: processes and threads of one container: many times what an agent needs, and the end of a fork
             bomb. The kubelet's podPidsLimit.
         reconsider_period: seconds between two looks at Pods that the node could not take.
@@ -51,6 +55,8 @@ class NodeOptions:
     stop_grace: float = 2.0
     status_settle: float = 1.0
     payload_period: float = 60.0
+    disk_period: float = 10.0
+    disk_reserve: int | None = None
     max_processes: int = 2048
     reconsider_period: float = 5.0
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -71,8 +77,11 @@ class NodeContext:
     base_environment: Mapping[str, str]
     cgroups: Cgroups | None
     """Where containers get their limits; None where this machine allows none."""
+    images: ImageSource
     capacity: Mapping[str, Decimal]
     """What the machine has (``capacity``)."""
+    labels: Mapping[str, str]
+    """Labels of the Node object."""
     report: ReportEvent
     root: bool
     """Whether Pods get host uids of their own."""

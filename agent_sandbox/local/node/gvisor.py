@@ -97,9 +97,7 @@ def _config(box: Box, root: str, users: Users, mounts: Sequence[Mount], annotati
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
             _tmpfs("/dev/shm", SMALL_TMPFS_BYTES, "1777"),  # noqa: S108 - inside the sandbox
-            _tmpfs("/tmp", TMP_BYTES, "1777"),  # noqa: S108 - the sandbox's own
-            _tmpfs("/run", SMALL_TMPFS_BYTES, "0755"),
-            _tmpfs("/var/tmp", SMALL_TMPFS_BYTES, "1777"),  # noqa: S108 - inside the sandbox
+            *([] if box.root else _own_tmpfs()),
             *map(_bind, ordered),
         ],
         "linux": {
@@ -128,6 +126,15 @@ def process_config(box: Box, argv: Sequence[str], *, terminal: bool) -> _Json:
         "capabilities": {name: [] for name in _CAPABILITY_SETS},
         "noNewPrivileges": True,
     }
+
+
+def _own_tmpfs() -> list[_Json]:
+    """What the built-in root file system, which is read-only, has for temporary files."""
+    return [
+        _tmpfs("/tmp", TMP_BYTES, "1777"),  # noqa: S108 - the sandbox's own
+        _tmpfs("/run", SMALL_TMPFS_BYTES, "0755"),
+        _tmpfs("/var/tmp", SMALL_TMPFS_BYTES, "1777"),  # noqa: S108 - inside the sandbox
+    ]
 
 
 def _tmpfs(path: str, size: int, mode: str) -> _Json:

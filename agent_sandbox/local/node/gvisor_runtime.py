@@ -287,9 +287,10 @@ class GvisorRuntime:
     async def _bundle(self, launch: Launch, keeper: str) -> Path:
         """Write what ``runsc`` reads."""
         bundle = self._bundles(launch.pod) / launch.bare_directory.parent.name
-        mounts = [*system_mounts(), *own_mounts(self._root, self._network.tree)]
+        root = launch.box.root or str(self._seen(bundle) / "root")
+        mounts = [] if launch.box.root else [*system_mounts(), *own_mounts(self._root, self._network.tree)]
         mounts += [await self._openable(launch, number, mount) for number, mount in enumerate(launch.box.mounts)]
-        config = container_config(launch.box, str(self._seen(bundle) / "root"), mounts, _users(launch), keeper)
+        config = container_config(launch.box, root, mounts, _users(launch), keeper)
         targets = await anyio.to_thread.run_sync(self._targets, mounts)
         await anyio.to_thread.run_sync(_write_bundle, bundle, config, targets, launch.box.workdir)
         return bundle

@@ -1,17 +1,16 @@
-"""Which images exist on this node, and what starts in them.
+"""What an image says about containers, and the two images that every node has.
 
-There is no registry here. Two references are built in: one whose last path segment is ``python-runtime-sandbox`` (the
-sandbox daemon on port 8888) and ``localhost/host`` (the same root file system, nothing started by itself). Tags and
-digests are accepted and ignored, so that manifests written for a cluster run unchanged.
+Built in are a reference whose last path segment is ``python-runtime-sandbox`` (the sandbox daemon on port 8888) and
+``localhost/host`` (the same root file system, nothing started by itself). Their tags and digests are accepted and
+ignored, so that manifests written for a cluster run unchanged. All others are in ``oci``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent_sandbox.local.node.errors import ImageError
-
 RUNTIME_PORT: Final = 8888
+DEFAULT_UID: Final = 1000
 WORKSPACE: Final = "/workspace"
 OWN_DIRECTORY: Final = "/opt/agent-sandbox"
 PATH: Final = f"{OWN_DIRECTORY}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,6 +29,9 @@ class Image:
         workdir: where it starts.
         ready_port: a port that listens once the image's own entrypoint works; a container that neither overrides the
             entrypoint nor declares a readiness probe is ready when it does.
+        root: directory of its files below the state directory's ``images``; empty for the built-in root file system.
+        uid: the user that its containers run as, unless the Pod says otherwise.
+        gid: the group, likewise.
     """
 
     name: str
@@ -38,6 +40,9 @@ class Image:
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = WORKSPACE
     ready_port: int | None = None
+    root: str = ""
+    uid: int = DEFAULT_UID
+    gid: int = DEFAULT_UID
 
 
 _ENVIRONMENT: Final = {"PATH": PATH, "HOME": WORKSPACE, "LANG": "C.UTF-8"}
@@ -58,19 +63,9 @@ def _without_tag(reference: str) -> str:
     return f"{head}{slash}{last.partition(':')[0]}"
 
 
-def resolve_image(reference: str) -> Image:
-    """The image behind a reference.
-
-    Raises:
-        ImageError: there is none; the message says which exist.
-    """
+def built_in_image(reference: str) -> Image | None:
+    """The built-in image behind a reference, or None."""
     name = _without_tag(reference)
     if name.rpartition("/")[2] == _PYTHON_RUNTIME.name:
         return _PYTHON_RUNTIME
-    if name == _HOST.name:
-        return _HOST
-    raise ImageError(
-        f"image {reference!r} does not exist on the local node, which pulls from no registry; it has"
-        f" 'python-runtime-sandbox' (in any registry and with any tag) and 'localhost/host' (this machine's /usr,"
-        f" read-only, with the container's own command)"
-    )
+    return _HOST if name == _HOST.name else None

@@ -1,5 +1,6 @@
 """Reads containers' logs back from their files: tail, since, follow, previous."""
 
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ def run_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     return sorted(directory.glob("*.log"), key=lambda path: int(path.stem))
+
+
+def remove_old_runs(directory: Path, *, keep: int) -> None:
+    """Remove the logs of all runs but the latest, so that a container that never stops failing fills no disk."""
+    for path in run_files(directory)[:-keep]:
+        for part in _with_rotated(path):
+            part.unlink(missing_ok=True)
 
 
 def _with_rotated(path: Path) -> list[Path]:
@@ -91,8 +99,6 @@ class _Tail:
         return True
 
     def _inode(self) -> int:
-        import os
-
         return os.fstat(self._file.fileno()).st_ino
 
     def close(self) -> None:

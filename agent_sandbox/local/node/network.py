@@ -231,6 +231,38 @@ class PodNetwork:
         reply, _ = await self.request("below", pod=pod, name=name, root=root, path=path, owner=owner)
         return str(reply["path"])
 
+    async def root_of_container(self, pod: str, name: str, lower: str, upper: str, work: str) -> str:
+        """Path, for containers' set-up, of a root file system: ``upper`` over the read-only ``lower``.
+
+        Args:
+            pod: the Pod.
+            name: a name for it, unique in the Pod.
+            lower: the image's files, relative to ``tree``, like the two that follow.
+            upper: where changes go.
+            work: an empty directory beside that, for the kernel.
+        """
+        reply, _ = await self.request("overlay", pod=pod, name=name, lower=lower, upper=upper, work=work)
+        return str(reply["path"])
+
+    async def attach_disk(self, name: str, file: str, owner: int) -> str:
+        """Path, for containers' set-up, of the data of a disk.
+
+        Args:
+            name: unique among disks; the same disk is attached once.
+            file: relative to ``tree``.
+            owner: to whom the data of a new disk belongs.
+        """
+        reply, _ = await self.request("attach", name=name, file=file, owner=owner)
+        return str(reply["path"])
+
+    async def detach_disk(self, name: str) -> None:
+        """Give a disk back; nobody uses it any more."""
+        await self.request("detach", name=name)
+
+    def on_host(self, path: str) -> Path:
+        """Where a path of the helper's own mounts is found by this process, for as long as the helper lives."""
+        return Path(f"/proc/{self.pid}/root{path}")
+
     async def listen_udp(self, port: int) -> socket.socket:
         """A UDP socket of the router between Pods, bound to the address that Pods know it by."""
         _, fds = await self.request("listen", address=GATEWAY, port=port)
@@ -290,6 +322,7 @@ class PodNetwork:
         env: Mapping[str, str],
         fds: Mapping[int, int],
         uid: int,
+        gid: int,
         on_exit: ExitHandler,
         pidfd: int,
         seccomp_fd: int,
@@ -306,6 +339,7 @@ class PodNetwork:
             argv=list(argv),
             env=dict(env),
             uid=uid,
+            gid=gid,
             cwd=cwd,
             cgroups=list(cgroups),
         )

@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,11 +47,14 @@ from agent_sandbox.local.node.errors import (
     RuntimeUnavailableError,
     StateInUseError,
 )
+from agent_sandbox.local.node.eviction import DiskUse, DiskWatch
 from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.gvisor_runtime import GVISOR
 from agent_sandbox.local.node.gvisor_trial import GvisorFinder, TrialGround
 from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
+from agent_sandbox.local.node.node_object import NodeObject, node_labels
+from agent_sandbox.local.node.oci import ImageSource, ImageStore, find_engine
 from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
 from agent_sandbox.local.node.policy import DNS_PORT, Endpoint
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
@@ -101,7 +105,6 @@ class Node:
         """What this machine can isolate; None before the trial and where Pods run unisolated."""
         self._informer: Informer[StoredPod] = Informer(client, NODE_PODS, clock=clock)
         self._claims = Informer(client, NODE_CLAIMS, clock=clock)
-        self._provisioner = ClaimProvisioner(client, clock, self._directory, self._claims.store, self._is_claim_used)
         self._policies = Informer(client, NETWORK_POLICIES, clock=clock)
         self._namespaces = Informer(client, NAMESPACES, clock=clock)
         self._firewall = Firewall(self.network, clock, self._endpoints, self._policies.store, self._namespaces.store)
@@ -110,13 +113,20 @@ class Node:
         self._events = EventRecorder(
             client, component="kubelet", instance=self.options.name, clock=clock, random=random.SystemRandom()
         )
+        self._provisioner = ClaimProvisioner(
+            client, clock, self._directory, self._claims.store, self._is_claim_used, self.network, self._events
+        )
         self._addresses = AddressPool(ISOLATED_NETWORK)
+        self._labels = {**node_labels(self.options.name), **self.options.labels}
         # Workers by Pod UID; a UID is here from the moment its Pod is bound until its worker has ended.
         self._workers: dict[str, PodWorker | None] = {}
         self._refused: dict[str, str] = {}
         self._context: NodeContext | None = None
         self._cgroups: Cgroups | None = None
+        self._image_store = ImageStore(self._directory.images)
+        self._images = ImageSource(self._image_store, find_engine)
         self._capacity: Mapping[str, Decimal] = {}
+        self._disk: DiskWatch | None = None
         self._tasks: TaskGroup | None = None
         self._network_scope = anyio.CancelScope()
         self._records: dict[str, PodRecord] = {}
@@ -144,7 +154,9 @@ class Node:
             stack.callback(os.close, lock)
             root = await anyio.to_thread.run_sync(build_root_files, self._directory.runtime)
             self._cgroups = await anyio.to_thread.run_sync(find_cgroups, self._directory.root)
+            await anyio.to_thread.run_sync(self._image_store.create)
             self._capacity = await anyio.to_thread.run_sync(read_capacity, self._directory.root)
+            self._disk = self._watch_disk()
             try:
                 await self._run_on(root, lock, task_status)
             finally:
@@ -173,7 +185,43 @@ class Node:
             for informer in (self._informer, self._claims, self._policies, self._namespaces, self._services):
                 await informer.wait_until_synced()
             group.start_soon(self._provisioner.run, name="node: volumes")
+            node = self._node_object()
+            group.start_soon(node.run, self._capacity, name="node: its object")
+            assert self._disk is not None, "the caller made it"
+            group.start_soon(self._disk.run, partial(self._pressure_changed, node), name="node: disk")
             await self._generations(root, lock, task_status)
+
+    def _watch_disk(self) -> DiskWatch:
+        options = self.options
+        reserve = options.disk_reserve
+        if reserve is None:
+            reserve = min(int(self._capacity["ephemeral-storage"]) // 20, 1 << 30)
+        return DiskWatch(
+            self._directory.root, self._clock, self._disk_uses, period=options.disk_period, reserve=reserve
+        )
+
+    def _disk_uses(self) -> list[DiskUse]:
+        return [worker.disk_use() for worker in self._workers.values() if worker is not None and worker.runners]
+
+    def _under_pressure(self) -> bool:
+        return self._disk is not None and self._disk.pressure
+
+    def _pressure_changed(self, node: NodeObject) -> None:
+        node.touch()
+        if not self._under_pressure():
+            for pod in self._informer.store.list():
+                self._consider(pod)
+
+    def _node_object(self) -> NodeObject:
+        return NodeObject(
+            self._client,
+            self._clock,
+            name=self.options.name,
+            address=self.options.host_ip,
+            labels=self._labels,
+            runtime="bubblewrap://" if self.machine is not None else "none://",
+            pressure=self._under_pressure,
+        )
 
     async def _lock(self) -> int:
         """The lock of the state directory; a killed node's helper may need a moment to end."""
@@ -245,8 +293,10 @@ class Node:
             addresses=self._addresses,
             base_environment=root.environment,
             cgroups=self._cgroups,
+            images=self._images,
             capacity=self._capacity,
             report=self._report,
+            labels=self._labels,
             root=os.geteuid() == 0 and not self.options.unisolated,
         )
 
@@ -368,7 +418,7 @@ class Node:
 
     async def _why_not(self, pod: Pod) -> str:
         """Why this node cannot run the Pod, or nothing if it can."""
-        reason = refusal(pod, self.options.labels)
+        reason = refusal(pod, self._labels, self._capacity, pressure=self._under_pressure())
         if reason is not None:
             return reason.message
         try:
@@ -403,7 +453,7 @@ class Node:
         uid = pod.metadata.uid
         record = self._record(pod)
         latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
-        worker = PodWorker(self._current_context(), pod, record, self._provisioner.path_of, self._warnings())
+        worker = PodWorker(self._current_context(), pod, record, self._provisioner.open, self._warnings())
         self._workers[uid] = worker
         self._firewall.touch()
         if latest is None or latest.metadata.uid != uid:

@@ -7,6 +7,7 @@
     <state>/pods/<uid>/record.json    the Pod: namespace, name, uid, address, host uid
     <state>/pods/<uid>/logs/<container>/<run>.log
     <state>/pods/<uid>/files/         hosts, resolv.conf, workspaces, emptyDir volumes, projected files
+    <state>/images/<digest>/          unpacked images (oci/store.py)
     <state>/volumes/<uid>/data        the data of a PersistentVolumeClaim
 
 Everything is written with plain calls; call from a worker thread.
@@ -56,6 +57,11 @@ class NodeDirectory:
         return self.root / "volumes"
 
     @property
+    def images(self) -> Path:
+        """One directory per unpacked image."""
+        return self.root / "images"
+
+    @property
     def runtime(self) -> Path:
         """Our part of the root file system."""
         return self.root / "runtime"
@@ -63,7 +69,7 @@ class NodeDirectory:
     def create(self) -> None:
         """Make the directories. Those that Pods' set-up passes through can be traversed, but not listed, by others."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in (self.pods, self.volumes):
+        for path in (self.pods, self.volumes, self.images):
             path.mkdir(exist_ok=True)
             path.chmod(0o711)
 

@@ -75,7 +75,7 @@ def find_tools() -> Tools:
 
 def network_binds(root: RootFiles, state_dir: Path) -> dict[str, Path]:
     """Host directories that the helper shows to Pods' set-up."""
-    binds = {name: state_dir / name for name in ("runtime", "pods", "volumes")}
+    binds = {name: state_dir / name for name in ("runtime", "pods", "volumes", "images")}
     return binds | ({"python": root.python_prefix} if root.python_prefix is not None else {})
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from agent_sandbox.kube import KubeClient, NotFoundError
+from agent_sandbox.local.node.claims import ClaimData
 from agent_sandbox.local.node.environment import Facts, pod_field, resource_value
 from agent_sandbox.local.node.errors import ContainerError
 from agent_sandbox.local.node.payload import PayloadFile, write_payload
@@ -37,12 +38,14 @@ class Volume:
 
     Attributes:
         path: its directory on the host; None for one in memory.
+        seen: the same as the helper's processes see it; empty if that follows from ``path``.
         memory_bytes: size of one in memory.
         read_only: whether nobody may write.
         payload: whether it consists of files that the node writes (``payload``).
     """
 
     path: Path | None = None
+    seen: str = ""
     memory_bytes: int = 0
     read_only: bool = False
     payload: bool = False
@@ -117,7 +120,12 @@ class VolumeMaker:
     """Makes the volumes of one Pod. Its methods write to disk: call them in a worker thread."""
 
     def __init__(
-        self, record: PodRecord, directory: Path, facts: Facts, objects: ReferredObjects, claims: Mapping[str, Path]
+        self,
+        record: PodRecord,
+        directory: Path,
+        facts: Facts,
+        objects: ReferredObjects,
+        claims: Mapping[str, ClaimData],
     ) -> None:
         """
         Args:
@@ -125,7 +133,7 @@ class VolumeMaker:
             directory: where its volumes lie.
             facts: the Pod and its addresses.
             objects: what it refers to.
-            claims: data directories of its PersistentVolumeClaims, by claim name.
+            claims: data of its PersistentVolumeClaims, by claim name.
         """
         self._record = record
         self._directory = directory
@@ -157,7 +165,8 @@ class VolumeMaker:
             return self._empty(volume["emptyDir"] or {}, path)
         if "persistentVolumeClaim" in volume:
             source = volume["persistentVolumeClaim"]
-            return Volume(self._claims[source["claimName"]], read_only=bool(source.get("readOnly")))
+            claim = self._claims[source["claimName"]]
+            return Volume(claim.path, claim.seen, read_only=bool(source.get("readOnly")))
         files: dict[str, PayloadFile] = {}
         for source in volume["projected"].get("sources") or () if "projected" in volume else (volume,):
             files |= self._files(source, volume["name"])

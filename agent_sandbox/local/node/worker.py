@@ -5,7 +5,7 @@ Pod's status, its deletion. A worker survives the death of nothing: after a cras
 record that this one wrote and starts the containers again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,15 @@ import structlog
 
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.claims import ClaimData
 from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts, write_own_files
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts
 from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError
+from agent_sandbox.local.node.eviction import EVICTED, DiskUse
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
-from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory
+from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import Runtime
 from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
 from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, is_payload, read_referred
@@ -35,22 +37,24 @@ log = structlog.get_logger(__name__)
 _RETRY: Final = 1.0
 _COALESCE: Final = 0.01
 _LEAST_SIDECAR_GRACE: Final = 2.0
+_EVICTION_GRACE: Final = 1.0
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
-FindClaim = Callable[[str, str], Path | None]
-"""Namespace and name of a PersistentVolumeClaim to its data directory; None until it is bound."""
+OpenClaim = Callable[[str, str, int], Awaitable[ClaimData | None]]
+"""Namespace, name and future owner of a PersistentVolumeClaim to its data; None until it is bound."""
 
 
 class PodWorker:
     """One Pod."""
 
     def __init__(
-        self, context: NodeContext, pod: Pod, record: PodRecord, find_claim: FindClaim, warnings: Mapping[str, str]
+        self, context: NodeContext, pod: Pod, record: PodRecord, open_claim: OpenClaim, warnings: Mapping[str, str]
     ) -> None:
         self._context = context
         self.pod = pod
         self.record = record
-        self._find_claim = find_claim
+        self._open_claim = open_claim
+        self._claims: dict[str, ClaimData] = {}
         self._warnings = warnings
         self._deleted = anyio.Event()
         self._gone = False
@@ -59,6 +63,7 @@ class PodWorker:
         self._has_network = False
         self._runtime: Runtime | None = None
         self._failure: tuple[str, str] | None = None
+        self._life = anyio.CancelScope()
         self._started_at = context.clock.now()
         self.runners: dict[str, ContainerRunner] = {}
         self._states = {entry.name: _first_state(entry, pod) for entry in self._all_containers()}
@@ -98,13 +103,13 @@ class PodWorker:
         scope.cancel()
 
     async def _live(self) -> None:
-        reason = refusal(self.pod, self._context.options.labels)
+        reason = refusal(self.pod, self._context.labels, self._context.capacity)
         if reason is not None:  # bound to us by name, so there was no way to keep it Pending
             self._fail("NodeAffinity", reason.message)
             return
         deadline = self.pod.spec.active_deadline_seconds
         try:
-            with anyio.fail_after(deadline):
+            with self._life, anyio.fail_after(deadline):
                 parts = await self._prepare()
                 async with anyio.create_task_group() as upkeep:
                     upkeep.start_soon(self._refresh_forever, name=f"files of {self.pod.key}")
@@ -113,8 +118,31 @@ class PodWorker:
         except TimeoutError:
             self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         with anyio.CancelScope(shield=True):
-            await self._stop_containers(0 if self._failure is None else self.pod.spec.termination_grace_period_seconds)
+            await self._stop_containers(
+                _EVICTION_GRACE
+                if self._life.cancel_called
+                else 0
+                if self._failure is None
+                else self.pod.spec.termination_grace_period_seconds
+            )
             await self._drop_network()
+            await anyio.to_thread.run_sync(self._free_disk)
+
+    def _free_disk(self) -> None:
+        """An ended Pod keeps its logs, and nothing that it wrote."""
+        for name in ("volumes", "containers"):
+            remove_tree(self._context.directory.pod(self.record.uid) / "files" / name)
+
+    def evict(self, message: str) -> None:
+        """End the Pod because of what it uses; it fails with the reason ``Evicted`` and frees its disk space."""
+        if self._failure is None and not self._life.cancel_called:
+            self._fail(EVICTED, message)
+            self._life.cancel()
+
+    def disk_use(self) -> DiskUse:
+        """What it may use of the disk."""
+        claims = {name: (claim.path, claim.size) for name, claim in self._claims.items() if claim.size}
+        return DiskUse(self.pod, self._context.directory.pod(self.record.uid), claims, self.evict)
 
     def _fail(self, reason: str, message: str) -> None:
         self._failure = (reason, message)
@@ -153,14 +181,15 @@ class PodWorker:
     async def _make_parts(self, files: Path) -> PodParts:
         runtime = self._runtime = await self._context.runtimes.find(self.pod.spec.runtime_class_name)
         objects = await read_referred(self._context.client, self.pod)
-        claims = {name: self._claim(name) for name in claim_names(self.pod)}
+        claims = {name: await self._claim(name) for name in claim_names(self.pod)}
+        self._claims = claims
         facts = self._facts(objects)
         maker = self._maker(facts, objects, claims)
         hostname = self.pod.spec.hostname or self.record.name
 
         def make() -> PodParts:
-            for path in claims.values():
-                give_tree(path, self.record.owner)
+            for claim in claims.values():
+                give_tree(claim.path, self.record.owner)
             owned_directory(files / "volumes", self.record.owner)
             owned_directory(files / "containers", self.record.owner)
             write_own_files(files, self.record, hostname, GATEWAY if self._context.network.isolated else None)
@@ -168,7 +197,7 @@ class PodWorker:
 
         return await anyio.to_thread.run_sync(make)
 
-    def _maker(self, facts: Facts, objects: ReferredObjects, claims: Mapping[str, Path]) -> VolumeMaker:
+    def _maker(self, facts: Facts, objects: ReferredObjects, claims: Mapping[str, ClaimData]) -> VolumeMaker:
         volumes = self._context.directory.pod(self.record.uid) / "files" / "volumes"
         return VolumeMaker(self.record, volumes, facts, objects, claims)
 
@@ -196,11 +225,11 @@ class PodWorker:
             self._context.capacity,
         )
 
-    def _claim(self, name: str) -> Path:
-        path = self._find_claim(self.record.namespace, name)
-        if path is None:
+    async def _claim(self, name: str) -> ClaimData:
+        found = await self._open_claim(self.record.namespace, name, self.record.owner)
+        if found is None:
             raise ContainerError("ContainerCreating", f'persistentvolumeclaim "{name}" not found or not bound')
-        return path
+        return found
 
     # Containers
 

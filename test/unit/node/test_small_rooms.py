@@ -12,7 +12,8 @@ import pytest
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.errors import ContainerError, ImageError, NodeError, StateInUseError
-from agent_sandbox.local.node.images import resolve_image
+from agent_sandbox.local.node.images import built_in_image
+from agent_sandbox.local.node.oci import ImageSource, ImageStore
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod, PodSpec, VolumeMount
 from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord, remove_tree
@@ -31,16 +32,19 @@ from agent_sandbox_api.views import MetaView
     ],
 )
 def test_the_runtime_image_is_known_in_any_registry_and_with_any_tag(reference: str) -> None:
-    image = resolve_image(reference)
+    image = built_in_image(reference)
 
+    assert image is not None
     assert image.name == "python-runtime-sandbox"
     assert image.ready_port == 8888
 
 
 @pytest.mark.parametrize("reference", ["nginx", "host", "localhost/host2", "my-python-runtime-sandbox", ""])
-def test_any_other_image_is_refused_with_the_list_of_those_that_exist(reference: str) -> None:
+async def test_any_other_image_is_refused_with_the_list_of_those_that_exist(reference: str, tmp_path: Path) -> None:
+    images = ImageSource(ImageStore(tmp_path), lambda: None)
+
     with pytest.raises(ImageError, match="localhost/host") as caught:
-        resolve_image(reference)
+        await images.find(reference, "IfNotPresent")
 
     assert caught.value.reason == "ErrImagePull"
     assert repr(reference) in str(caught.value)

@@ -14,8 +14,9 @@ from agent_sandbox.local.node.helper import linux
 class PodMounts:
     """Mount points below ``own`` in the tree, by Pod."""
 
-    def __init__(self, tree: str) -> None:
+    def __init__(self, tree: str, *, privileged: bool) -> None:
         self._tree = tree
+        self._privileged = privileged
         self._mounted: dict[str, list[str]] = {}
         Path(tree, "own").mkdir()
 
@@ -58,6 +59,23 @@ class PodMounts:
             linux.mount(f"/proc/self/fd/{fd}", target, flags=linux.MS_BIND)
         finally:
             os.close(fd)
+        self._mounted.setdefault(pod, []).append(target)
+        return target
+
+    def overlay(self, pod: str, name: str, lower: str, upper: str, work: str) -> str:
+        """A root file system: ``upper`` over the read-only ``lower``, all relative to the tree; its path.
+
+        A restarted container gets a new one.
+        """
+        target, is_new = self._target(pod, name)
+        if not is_new:
+            self._unmount(target)
+            self._mounted[pod].remove(target)
+        Path(target).mkdir()
+        layers = f"lowerdir={self._tree}/{lower},upperdir={self._tree}/{upper},workdir={self._tree}/{work}"
+        # Without the machine's root, the kernel keeps its notes in attributes that a user may write.
+        data = layers if self._privileged else f"{layers},userxattr"
+        linux.mount("overlay", target, "overlay", linux.MS_NOSUID | linux.MS_NODEV, data)
         self._mounted.setdefault(pod, []).append(target)
         return target
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from agent_sandbox.local.node.helper import channel, namespaces, spawn
 from agent_sandbox.local.node.helper.channel import Message
+from agent_sandbox.local.node.helper.disks import Disks
 from agent_sandbox.local.node.helper.mounts import PodMounts
 
 Reply = tuple[Any, list[int]]
@@ -31,6 +32,7 @@ class Helper:
         self._router: namespaces.Router | None = None
         self._mounts: PodMounts | None = None
         self._empty_directory = ""
+        self._disks: Disks | None = None
         self._nft = ""
         self._kept: list[int] = []
         self._processes: dict[str, int] = {}
@@ -47,6 +49,9 @@ class Helper:
             "listen": self._listen,
             "memory": self._memory,
             "below": self._below,
+            "overlay": self._overlay,
+            "attach": self._attach,
+            "detach": self._detach,
         }
 
     def serve(self) -> None:
@@ -83,7 +88,8 @@ class Helper:
             return {"tree": None}, []
         namespaces.enter(root=request["root"])
         tree = namespaces.mount_tree([(source, name) for source, name in request["binds"]])
-        self._mounts = PodMounts(tree)
+        self._mounts = PodMounts(tree, privileged=request["root"])
+        self._disks = Disks(tree)
         self._empty_directory = f"{tree}/empty"
         Path(self._empty_directory).mkdir(0o700)
         self._router = namespaces.Router()
@@ -137,7 +143,9 @@ class Helper:
     def _enter(self, request: Message, fds: list[int]) -> Reply:
         pidfd, filter_fd, *rest = fds
         seccomp = os.pread(filter_fd, 1 << 16, 0)
-        pid = spawn.enter(self._program(request, rest), pidfd=pidfd, uid=request["uid"], seccomp=seccomp)
+        pid = spawn.enter(
+            self._program(request, rest), pidfd=pidfd, ids=(request["uid"], request["gid"]), seccomp=seccomp
+        )
         self._remember(request["key"], pid)
         return {"pid": pid}, []
 
@@ -173,6 +181,20 @@ class Helper:
         assert self._mounts is not None, "Pods without walls have no volumes"
         path = self._mounts.below(request["pod"], request["name"], request["root"], request["path"], request["owner"])
         return {"path": path}, []
+
+    def _overlay(self, request: Message, _: list[int]) -> Reply:
+        assert self._mounts is not None, "Pods without walls have no root file system"
+        layers = (request["lower"], request["upper"], request["work"])
+        return {"path": self._mounts.overlay(request["pod"], request["name"], *layers)}, []
+
+    def _attach(self, request: Message, _: list[int]) -> Reply:
+        assert self._disks is not None, "Pods without walls have no volumes"
+        return {"path": self._disks.attach(request["name"], request["file"], request["owner"])}, []
+
+    def _detach(self, request: Message, _: list[int]) -> Reply:
+        if self._disks is not None:
+            self._disks.detach(request["name"])
+        return {}, []
 
     def _listen(self, request: Message, _: list[int]) -> Reply:
         listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -74,8 +74,14 @@ def start(program: Program, *, netns: int | None, uid: int | None) -> int:
     return _fork_exec(program, prepare)
 
 
-def enter(program: Program, *, pidfd: int, uid: int, seccomp: bytes) -> int:
+def enter(program: Program, *, pidfd: int, ids: tuple[int, int], seccomp: bytes) -> int:
     """Start a command inside a running container, behind the same walls as the container's own processes.
+
+    Args:
+        program: what to start.
+        pidfd: descriptor of a process of the container.
+        ids: the user and the group, as the container knows them.
+        seccomp: the filter.
 
     Returns:
         The id of a waiter process outside, which ends as the command does.
@@ -95,7 +101,8 @@ def enter(program: Program, *, pidfd: int, uid: int, seccomp: bytes) -> int:
         if inner:
             _become_waiter(inner)
         os.setsid()
-        os.setresgid(uid, uid, uid)
+        uid, gid = ids
+        os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         linux.die_with_parent(signal.SIGKILL)
         linux.drop_capabilities()
