@@ -1,11 +1,19 @@
-"""A cluster in memory for the controllers: the embedded API server, a manager with all four, and a pretended kubelet.
+"""A cluster for the controllers: an API server, a manager with all four, and a pretended kubelet.
 
-Everything runs in virtual time. ``House`` is what tests talk to.
+``House`` is what tests talk to. The tests run on the embedded server, in memory and in virtual time. With
+``KUBE_CONFORMANCE_KUBECONFIG`` naming a kubeconfig they run on that server instead, but for those marked ``embedded``,
+in real time, each in a namespace of its own, where the manager has a Role with the generated rules and nothing else::
+
+    python -m agent_sandbox.testing.run_with_kubernetes pytest test/integration/controllers
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,14 +21,22 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup, TaskStatus
 
+from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.kube import ConflictError, KubeClient, MergePatch, NotFoundError, Transport
 from agent_sandbox.runtime import Cache, Change, Manager, ManagerOptions
-from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock
+from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock, VirtualTimeLoop
+from agent_sandbox.testing.real_apiserver import RealApiServer
 from agent_sandbox_api.core import PODS, PodView
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import ConditionView, find_condition
-from agent_sandbox_controllers import ControllerOptions, register
+from agent_sandbox_controllers import ControllerOptions, register, rules
+
+KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
+QUIET = 2.5
+"""On a real server: seconds without a write of the manager after which nothing more is expected in a test."""
+SLOWEST = 30.0
+"""On a real server: seconds that anything may take that takes less in virtual time."""
 
 AGENTS = "agents.x-k8s.io/v1alpha1"
 EXTENSIONS = "extensions.agents.x-k8s.io/v1alpha1"
@@ -81,13 +97,15 @@ class Kubelet:
     """
 
     client: KubeClient
+    clock: Clock
+    namespace: str | None = None
     seconds: float = 0.5
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     default: dict[str, Any] | None = None
     _number: int = 0
 
     async def run(self) -> None:
-        cache = Cache(self.client, clock=VirtualClock())
+        cache = Cache(self.client, clock=self.clock, namespaces=[self.namespace] if self.namespace else None)
         async with anyio.create_task_group() as tasks:
 
             def start(change: Change[PodView]) -> None:
@@ -134,23 +152,36 @@ class House:
         wire: what the manager sends.
         kubelet: the pretended node.
         manager: runs the controllers.
+        clock: virtual on the embedded server.
+        namespace: where the test's objects are.
     """
 
     api: KubeClient
     kubelet: Kubelet
-    server: InMemoryApiServer
+    server: Any
     options: ControllerOptions
     tasks: TaskGroup
-    wrap: Callable[[InMemoryApiServer], Transport]
+    wrap: Callable[[Any], Transport]
+    clock: Clock
+    namespace: str = "default"
     wire: FaultyTransport = field(init=False)
     manager: Manager = field(init=False)
     _running: anyio.CancelScope | None = None
 
+    @property
+    def is_real(self) -> bool:
+        """Whether time is real here, and a garbage collector is another process."""
+        return isinstance(self.server, RealApiServer)
+
+    def at(self, seconds: float) -> str:
+        """The moment so many seconds from now, as a manifest says it."""
+        return (self.clock.now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
     async def start_manager(self) -> None:
         """Start the process of the controllers; a second one after ``kill_manager`` knows nothing of the first."""
-        clock = VirtualClock()
         self.wire = FaultyTransport(self.wrap(self.server))
-        self.manager = Manager(KubeClient(self.wire, clock=clock), clock=clock, options=ManagerOptions())
+        options = ManagerOptions(namespaces=[self.namespace] if self.is_real else None)
+        self.manager = Manager(KubeClient(self.wire, clock=self.clock), clock=self.clock, options=options)
         register(self.manager, self.options)
         self._running = await self.tasks.start(_run_until_killed, self.manager)
 
@@ -165,26 +196,27 @@ class House:
         for manifest in manifests:
             await self.server.create(manifest)
 
-    async def get(self, resource: Resource[Any], name: str, namespace: str = "default") -> Any:
+    async def get(self, resource: Resource[Any], name: str, namespace: str | None = None) -> Any:
         try:
-            return await self.api.get(resource, name, namespace)
+            return await self.api.get(resource, name, namespace or self.namespace)
         except NotFoundError:
             return None
 
     async def all(self, resource: Resource[Any], namespace: str | None = None) -> list[Any]:
-        return (await self.api.list(resource, namespace)).items
+        """All objects of a kind; on a real server those of the test's namespace unless another is named."""
+        return (await self.api.list(resource, namespace or (self.namespace if self.is_real else None))).items
 
     async def edit(self, resource: Resource[Any], name: str, body: dict[str, Any], **kwargs: Any) -> Any:
-        return await self.api.patch(resource, name, MergePatch(body), "default", **kwargs)
+        return await self.api.patch(resource, name, MergePatch(body), self.namespace, **kwargs)
 
     async def delete(self, resource: Resource[Any], name: str) -> None:
-        view = await self.api.get(resource, name, "default")
-        await self.api.delete(resource, name, "default", uid=view.metadata.uid)
+        view = await self.api.get(resource, name, self.namespace)
+        await self.api.delete(resource, name, self.namespace, uid=view.metadata.uid)
 
     async def until(self, check: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
-        """Wait in virtual time until a check gives something true."""
-        with anyio.fail_after(within):
-            while not (result := await check()):  # noqa: ASYNC110 - in virtual time
+        """Wait until a check gives something true."""
+        with anyio.fail_after(max(within, SLOWEST) if self.is_real else within):
+            while not (result := await check()):  # noqa: ASYNC110 - in virtual time, or a server to ask
                 await anyio.sleep(0.05)
             return result
         raise AssertionError("unreachable: fail_after raises")
@@ -210,8 +242,16 @@ class House:
         return await self.until(check, within)
 
     async def settle(self, seconds: float = 30.0) -> None:
-        """Let virtual time pass."""
-        await anyio.sleep(seconds)
+        """Let virtual time pass; real time only until the manager has been silent for a while."""
+        if not self.is_real:
+            await anyio.sleep(seconds)
+            return
+        with anyio.move_on_after(seconds):
+            seen, since = -1, 0.0
+            while (now := anyio.current_time()) - since < QUIET:
+                if len(self.wire.writes) != seen:
+                    seen, since = len(self.wire.writes), now
+                await anyio.sleep(0.1)
 
     def writes(self, *, events: bool = False) -> list[str]:
         """What the manager wrote, as ``METHOD path``, without events unless asked for."""
@@ -231,15 +271,27 @@ async def _run_until_killed(manager: Manager, *, task_status: TaskStatus[anyio.C
 async def open_house(
     options: ControllerOptions | None = None,
     kubelet_seconds: float = 0.5,
-    wrap: Callable[[InMemoryApiServer], Transport] = InMemoryApiServer.transport,
+    wrap: Callable[[Any], Transport] | None = None,
 ) -> AsyncIterator[House]:
-    clock = VirtualClock()
+    real = bool(KUBECONFIG)
+    clock: Clock = SystemClock() if real else VirtualClock()
     failure: Exception | None = None
-    async with InMemoryApiServer(crds=load_crds(), clock=clock) as server:
-        api = KubeClient(server.transport(), clock=clock)
-        kubelet = Kubelet(KubeClient(server.transport(), clock=clock), seconds=kubelet_seconds)
+    server: RealApiServer | InMemoryApiServer = (
+        RealApiServer(Path(KUBECONFIG), crds=load_crds(), rules=rules())
+        if real
+        else InMemoryApiServer(crds=load_crds(), clock=clock)
+    )
+    async with server:
+        if isinstance(server, RealApiServer):
+            api, node, namespace = server.admin, server.admin, server.namespace
+        else:
+            api, node = (KubeClient(server.transport(), clock=clock) for _ in range(2))
+            namespace = "default"
+        kubelet = Kubelet(node, clock, namespace if real else None, seconds=kubelet_seconds)
+        wrapped = wrap or (lambda server: server.transport())
         async with anyio.create_task_group() as tasks:
-            house = House(api, kubelet, server, options or ControllerOptions(member_suffixes=1), tasks, wrap)
+            chosen = options or ControllerOptions(member_suffixes=1)
+            house = House(api, kubelet, server, chosen, tasks, wrapped, clock, namespace)
             await house.start_manager()
             tasks.start_soon(kubelet.run)
             try:
@@ -269,3 +321,19 @@ class Manifests:
 @pytest.fixture(scope="session")
 def make() -> type[Manifests]:
     return Manifests
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Time is virtual where the server is ours."""
+    return {"real": asyncio.new_event_loop} if KUBECONFIG else {"virtual": VirtualTimeLoop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a real server, leave out what cannot run there, and be patient with the rest."""
+    here = [item for item in items if KUBECONFIG and Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.timeout(240))
+    without = {item for item in here if item.get_closest_marker("embedded")}
+    items[:] = [item for item in items if item not in without]

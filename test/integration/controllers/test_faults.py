@@ -13,7 +13,7 @@ from agent_sandbox_api.core import NETWORK_POLICIES, PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 from agent_sandbox_controllers import RULES
 
-pytestmark = [pytest.mark.virtual_time, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 class CrashPoint:
@@ -101,8 +101,7 @@ async def test_whatever_happens_to_a_write_a_claim_gets_one_sandbox(
         assert len(await house.all(PODS)) == len(owners)
 
 
-@pytest.mark.parametrize("number", [168, 171])
-async def test_edge_168_and_171_endless_conflicts_on_members_end_in_one_sandbox(make: Any, number: int) -> None:
+async def test_edge_168_and_171_endless_conflicts_on_members_end_in_one_sandbox(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=2))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
@@ -116,8 +115,8 @@ async def test_edge_168_and_171_endless_conflicts_on_members_end_in_one_sandbox(
         assert [each.metadata.controller.uid for each in await house.all(SANDBOXES)].count(mine.metadata.uid) == 1
 
 
-@pytest.mark.parametrize("number", [18, 19])
-async def test_defect_18_and_19_a_stale_pool_cannot_delete_what_a_claim_has_just_taken(make: Any, number: int) -> None:
+@pytest.mark.embedded
+async def test_defect_18_and_19_a_stale_pool_cannot_delete_what_a_claim_has_just_taken(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
@@ -146,8 +145,8 @@ async def test_defect_18_and_19_a_stale_pool_cannot_delete_what_a_claim_has_just
         assert (await house.get(SANDBOXES, member.metadata.name)) is not None
 
 
-@pytest.mark.parametrize("number", [222, 223])
-async def test_edge_222_and_223_a_pool_whose_watch_is_silent_makes_no_member_too_many(make: Any, number: int) -> None:
+@pytest.mark.embedded
+async def test_edge_222_and_223_a_pool_whose_watch_is_silent_makes_no_member_too_many(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template())
         await house.settle(5)
@@ -163,8 +162,7 @@ async def test_edge_222_and_223_a_pool_whose_watch_is_silent_makes_no_member_too
         assert len(await house.all(SANDBOXES)) == 4
 
 
-@pytest.mark.parametrize("number", [9, 53])
-async def test_a_claim_that_waits_takes_the_next_member_that_becomes_ready(make: Any, number: int) -> None:
+async def test_a_claim_that_waits_takes_the_next_member_that_becomes_ready(make: Any) -> None:
     async with make.house(kubelet_seconds=1.5) as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.settle(0.5)
@@ -225,14 +223,14 @@ async def test_the_controllers_need_no_right_that_they_do_not_declare(make: Any)
     async with make.house(wrap=wrap) as house:
         await house.make(make.template(), make.pool(replicas=2), make.sandbox(volumeClaimTemplates=[*make.volumes]))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
-        ends = {"shutdownTime": "2026-01-01T00:01:00Z", "shutdownPolicy": "Delete"}
+        ends = {"shutdownTime": house.at(60), "shutdownPolicy": "Delete"}
         await house.make(make.claim(), make.claim("cold", warmpool="none", lifecycle=ends))
         await house.ready(SANDBOX_CLAIMS, "mine")
         await house.ready(SANDBOX_CLAIMS, "cold")
         await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 0}})
         await house.edit(SANDBOX_WARM_POOLS, "pool", {"spec": {"replicas": 0}})
         await house.settle(90)
-        await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 1, "shutdownTime": "2026-01-01T00:00:00Z"}})
+        await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 1, "shutdownTime": house.at(-5)}})
         await house.delete(SANDBOX_CLAIMS, "mine")
         await house.delete(SANDBOX_TEMPLATES, "python")
         await house.settle(90)

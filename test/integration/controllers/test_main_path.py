@@ -8,8 +8,6 @@ from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
 
-pytestmark = pytest.mark.virtual_time
-
 
 async def test_a_sandbox_gets_volume_service_and_pod_and_becomes_ready(make: Any) -> None:
     async with make.house() as house:
@@ -92,7 +90,7 @@ async def test_a_suspended_sandbox_loses_its_pod_keeps_its_volume_and_resumes(ma
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 async def test_an_expired_sandbox_goes_or_stays_as_a_record(make: Any, policy: str) -> None:
     async with make.house() as house:
-        await house.make(make.sandbox(shutdownTime="2026-01-01T00:00:10Z", shutdownPolicy=policy))
+        await house.make(make.sandbox(shutdownTime=house.at(10), shutdownPolicy=policy))
         await house.ready(SANDBOXES, "alice")
 
         await house.settle(15)

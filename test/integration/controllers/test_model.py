@@ -241,8 +241,8 @@ class Play:
 
     POD_STATES: ClassVar[dict[str, dict[str, Any]]] = {
         "unready": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]},
-        "failed": {"phase": "Failed", "reason": "Error"},
-        "evicted": {"phase": "Failed", "reason": "Evicted", "message": "out of memory"},
+        "failed": {"phase": "Failed", "reason": "Error", "conditions": [{"type": "Ready", "status": "False"}]},
+        "evicted": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]},
         "image": {
             "phase": "Pending",
             "containerStatuses": [
@@ -506,6 +506,7 @@ def frozen() -> Iterator[None]:
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.embedded
 @pytest.mark.usefixtures("quiet", "frozen")
 def test_whatever_users_nodes_and_networks_do_the_invariants_hold_and_the_cluster_comes_to_rest(make: Any) -> None:
     @hypothesis.settings(

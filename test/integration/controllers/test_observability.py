@@ -10,20 +10,17 @@ from agent_sandbox_api.core import PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
 from agent_sandbox_controllers import ControllerOptions
 
-pytestmark = pytest.mark.virtual_time
-
 
 def reasons(house: Any) -> list[str]:
     return [each.body["reason"] for each in house.wire.writes if each.path.endswith("/events")]
 
 
-@pytest.mark.parametrize("number", [115, 188, 192])
-async def test_edge_115_188_192_starts_are_told_counted_and_timed_once(make: Any, number: int) -> None:
+async def test_edge_115_188_192_starts_are_told_counted_and_timed_once(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
         warm = make.claim("warm")
-        warm["metadata"]["annotations"] = {"agents.x-k8s.io/client-first-requested-at": "2026-01-01T00:00:00.100Z"}
+        warm["metadata"]["annotations"] = {"agents.x-k8s.io/client-first-requested-at": house.at(-1)}
         await house.make(warm, make.claim("cold", warmpool="none"))
         await house.ready(SANDBOX_CLAIMS, "warm")
         await house.ready(SANDBOX_CLAIMS, "cold")
@@ -41,13 +38,12 @@ async def test_edge_115_188_192_starts_are_told_counted_and_timed_once(make: Any
             assert value("agent_sandbox_claim_controller_startup_latency_ms_count", labels) == 1
         client = {"launch_type": "warm", "sandbox_template": "python"}
         assert value("agent_sandbox_client_claim_startup_latency_ms_count", client) == 1
-        hits = {"namespace": "default", "sandbox_template": "python", "result": "hit"}
+        hits = {"namespace": house.namespace, "sandbox_template": "python", "result": "hit"}
         assert value("agent_sandbox_warm_pool_requests_total", hits) == 1
-        assert value("agent_sandbox_warm_pool_ready_replicas", {"namespace": "default", "warmpool": "pool"}) == 1
+        assert value("agent_sandbox_warm_pool_ready_replicas", {"namespace": house.namespace, "warmpool": "pool"}) == 1
 
 
-@pytest.mark.parametrize("number", [22, 23, 25])
-async def test_defect_22_23_25_nothing_is_noted_on_a_claim_for_the_sake_of_measurement(make: Any, number: int) -> None:
+async def test_defect_22_23_25_nothing_is_noted_on_a_claim_for_the_sake_of_measurement(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
@@ -78,8 +74,8 @@ async def test_defect_31_a_start_that_a_crash_hid_is_told_and_counted_afterwards
         assert reasons(house) == ["SandboxAdopted"]
 
 
-@pytest.mark.parametrize("number", [29, 149])
-async def test_defect_29_patience_counts_from_the_first_sight_not_from_creation(make: Any, number: int) -> None:
+@pytest.mark.embedded
+async def test_defect_29_patience_counts_from_the_first_sight_not_from_creation(make: Any) -> None:
     async with make.house(kubelet_seconds=1.0) as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.settle(0.5)
@@ -115,7 +111,7 @@ async def test_edge_254_the_gauge_counts_sandboxes_by_what_they_are(make: Any) -
         await house.ready(SANDBOXES, "alice")
 
         labels = {
-            "namespace": "default",
+            "namespace": house.namespace,
             "ready_condition": "true",
             "expired": "false",
             "launch_type": "warm",
@@ -134,18 +130,17 @@ async def test_suspends_resumes_and_expiries_are_counted_and_timed(make: Any) ->
         await house.settle(5)
         await house.edit(SANDBOXES, "alice", {"spec": {"replicas": 1}})
         await house.ready(SANDBOXES, "alice")
-        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": "2026-01-01T00:00:00Z"}})
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": house.at(-5)}})
         await house.settle(5)
 
         value = house.manager.registry.get_sample_value
         for transition in ("suspended", "resumed", "expired"):
-            labels = {"namespace": "default", "transition": transition}
+            labels = {"namespace": house.namespace, "transition": transition}
             assert value("agent_sandbox_transitions_total", labels) == 1, transition
         assert value("agent_sandbox_transition_seconds_count", {"transition": "resumed"}) == 1
 
 
-@pytest.mark.parametrize("number", [53, 257])
-async def test_edge_053_and_257_a_plain_start_is_one_status_write(make: Any, number: int) -> None:
+async def test_edge_053_and_257_a_plain_start_is_one_status_write(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.sandbox(service=False))
         alice = await house.ready(SANDBOXES, "alice")

@@ -9,7 +9,6 @@ from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 
-pytestmark = pytest.mark.virtual_time
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "", "controller": True}
 BAD_IMAGE: dict[str, Any] = {
     "phase": "Pending",
@@ -35,6 +34,7 @@ async def stranger(house: Any, kind: str, name: str, spec: dict[str, Any]) -> No
     await house.make({"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec})
 
 
+@pytest.mark.embedded
 async def test_a_bad_image_is_explained_in_the_sandbox_and_in_the_claim_and_costs_few_writes(make: Any) -> None:
     async with make.house() as house:
         house.kubelet.default = BAD_IMAGE
@@ -56,8 +56,7 @@ async def test_a_bad_image_is_explained_in_the_sandbox_and_in_the_claim_and_cost
         await house.ready(SANDBOX_CLAIMS, "mine", within=2)
 
 
-@pytest.mark.parametrize("number", [7, 44])
-async def test_defect_07_and_44_a_foreign_volume_stops_the_pod_and_its_going_heals(make: Any, number: int) -> None:
+async def test_defect_07_and_44_a_foreign_volume_stops_the_pod_and_its_going_heals(make: Any) -> None:
     async with make.house() as house:
         await stranger(house, "PersistentVolumeClaim", "data-alice", make.volumes[0]["spec"])
         await house.make(make.sandbox(volumeClaimTemplates=[*make.volumes]))
@@ -100,8 +99,7 @@ async def test_edge_261_a_foreign_pod_is_never_touched_and_its_going_heals(make:
         await house.ready(SANDBOXES, "alice", within=5)
 
 
-@pytest.mark.parametrize("number", [260, 270])
-async def test_edge_260_and_270_a_deleted_pod_is_seen_at_once_and_made_again(make: Any, number: int) -> None:
+async def test_edge_260_and_270_a_deleted_pod_is_seen_at_once_and_made_again(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.sandbox(service=False))
         before = (await house.ready(SANDBOXES, "alice")) and await house.get(PODS, "alice")
@@ -129,16 +127,14 @@ async def test_an_evicted_pod_comes_back_on_the_same_volume_and_is_counted(make:
         await house.until(is_another)
         await house.ready(SANDBOXES, "alice")
         assert (await house.get(PERSISTENT_VOLUME_CLAIMS, "data-alice")).metadata.uid == volume.metadata.uid
-        assert house.manager.registry.get_sample_value("agent_sandbox_pods_lost_total", {"namespace": "default"}) == 1
+        labels = {"namespace": house.namespace}
+        assert house.manager.registry.get_sample_value("agent_sandbox_pods_lost_total", labels) == 1
         events = [each.body for each in house.wire.writes if each.path.endswith("/events")]
         lost = next(each for each in events if each["reason"] == "PodLost")
         assert "with the same volumes; what was in no persistent volume is gone" in lost["note"]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-async def test_defect_01_and_02_the_policy_stands_before_the_pod_and_outlives_its_template(
-    make: Any, number: int
-) -> None:
+async def test_defect_01_and_02_the_policy_stands_before_the_pod_and_outlives_its_template(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.claim())
         await house.ready(SANDBOX_CLAIMS, "mine")
@@ -188,7 +184,7 @@ async def test_a_policy_that_somebody_deletes_or_edits_is_repaired(make: Any) ->
         await house.settle(1)
         await house.edit(NETWORK_POLICIES, "python-network-policy", {"spec": {"ingress": [{}]}})
         await house.settle(1)
-        spec = await house.api.get_object(NETWORK_POLICIES, "python-network-policy", "default")
+        spec = await house.api.get_object(NETWORK_POLICIES, "python-network-policy", house.namespace)
         assert spec["spec"]["ingress"][0]["from"]
 
         await house.delete(NETWORK_POLICIES, "python-network-policy")
@@ -196,8 +192,7 @@ async def test_a_policy_that_somebody_deletes_or_edits_is_repaired(make: Any) ->
         assert await house.get(NETWORK_POLICIES, "python-network-policy") is not None
 
 
-@pytest.mark.parametrize("number", [35, 48])
-async def test_defect_35_and_48_a_vanished_sandbox_is_told_and_not_replaced(make: Any, number: int) -> None:
+async def test_defect_35_and_48_a_vanished_sandbox_is_told_and_not_replaced(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
         await house.ready(SANDBOX_WARM_POOLS, "pool")
@@ -253,8 +248,7 @@ async def test_edge_106_a_namesake_sandbox_is_told_and_its_going_heals(make: Any
         assert (await house.ready(SANDBOX_CLAIMS, "mine")).status.sandbox_name == "mine"
 
 
-@pytest.mark.parametrize("number", [104, 113])
-async def test_edge_104_and_113_a_pool_without_template_says_so_and_fills_when_it_comes(make: Any, number: int) -> None:
+async def test_edge_104_and_113_a_pool_without_template_says_so_and_fills_when_it_comes(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.pool(replicas=2))
         await house.settle(5)
@@ -274,8 +268,7 @@ async def test_edge_105_a_missing_pool_that_is_insisted_on_heals_when_it_comes(m
         await house.ready(SANDBOX_CLAIMS, "mine")
 
 
-@pytest.mark.parametrize("number", [9, 158])
-async def test_edge_158_and_defect_09_a_spoofed_member_is_never_adopted_and_gets_no_pod(make: Any, number: int) -> None:
+async def test_edge_158_and_defect_09_a_spoofed_member_is_never_adopted_and_gets_no_pod(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template())
         spoof = make.sandbox("spoof")
@@ -305,10 +298,10 @@ async def test_a_template_of_another_namespace_serves_those_it_allows(make: Any)
         await house.make(shared, make.claim(sandboxTemplateRef={"name": "python", "namespace": "shared"}))
         await house.reason(SANDBOX_CLAIMS, "mine", "TemplateNotAllowed", within=0.5)
 
-        body = {"spec": {"allowedNamespaces": ["default"]}}
+        body = {"spec": {"allowedNamespaces": [house.namespace]}}
         await house.api.patch(SANDBOX_TEMPLATES, "python", make.merge(body), "shared")
         await house.ready(SANDBOX_CLAIMS, "mine")
-        policies = await house.all(NETWORK_POLICIES, "default")
+        policies = await house.all(NETWORK_POLICIES, house.namespace)
         pod = await house.get(PODS, "mine")
         (policy,) = policies
         identity = "agents.x-k8s.io/sandbox-template-id"
@@ -316,14 +309,14 @@ async def test_a_template_of_another_namespace_serves_those_it_allows(make: Any)
 
         await house.delete(SANDBOX_CLAIMS, "mine")
         await house.settle(60)
-        assert await house.all(NETWORK_POLICIES, "default") == []
+        assert await house.all(NETWORK_POLICIES, house.namespace) == []
         assert len(await house.all(NETWORK_POLICIES, "shared")) == 1
 
 
 @pytest.mark.parametrize(("policy", "claim_stays"), [("Retain", True), ("Delete", False), ("DeleteForeground", False)])
 async def test_edge_176_to_178_an_expired_claim_loses_its_sandbox(make: Any, policy: str, claim_stays: bool) -> None:
     async with make.house() as house:
-        lifecycle = {"shutdownTime": "2026-01-01T00:00:10Z", "shutdownPolicy": policy}
+        lifecycle = {"shutdownTime": house.at(10), "shutdownPolicy": policy}
         await house.make(make.template(), make.claim(lifecycle=lifecycle))
         await house.ready(SANDBOX_CLAIMS, "mine")
 
@@ -383,7 +376,7 @@ async def test_a_pool_scales_down_without_touching_what_was_claimed(make: Any) -
         await house.make(make.claim())
         mine = await house.ready(SANDBOX_CLAIMS, "mine")
 
-        await house.api.set_scale(SANDBOX_WARM_POOLS, "pool", 0, "default")
+        await house.api.set_scale(SANDBOX_WARM_POOLS, "pool", 0, house.namespace)
         await house.settle(30)
 
         (left,) = await house.all(SANDBOXES)
@@ -432,7 +425,7 @@ async def test_a_claim_forgets_the_address_of_its_suspended_sandbox_with_one_wri
         await house.settle(60)
         house.wire.seen.clear()
 
-        await house.api.set_scale(SANDBOXES, "mine", 0, "default")
+        await house.api.set_scale(SANDBOXES, "mine", 0, house.namespace)
         await house.reason(SANDBOX_CLAIMS, "mine", "SandboxSuspended")
         await house.settle(60)
 
@@ -442,12 +435,12 @@ async def test_a_claim_forgets_the_address_of_its_suspended_sandbox_with_one_wri
 
 async def test_an_expired_sandbox_says_how_to_start_it_again_and_a_later_shutdown_time_does(make: Any) -> None:
     async with make.house() as house:
-        await house.make(make.sandbox(shutdownTime="2026-01-01T00:00:10Z", shutdownPolicy="Retain"))
+        await house.make(make.sandbox(shutdownTime=house.at(10), shutdownPolicy="Retain"))
         expired = await house.reason(SANDBOXES, "alice", "SandboxExpired")
         assert "Set a later spec.shutdownTime" in expired.message
         await house.until(lambda: _gone(house, PODS, "alice"))
 
-        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": "2027-01-01T00:00:10Z"}})
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": house.at(86400)}})
 
         await house.ready(SANDBOXES, "alice")
 

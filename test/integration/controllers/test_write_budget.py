@@ -9,10 +9,10 @@ from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
 
-pytestmark = pytest.mark.virtual_time
 
-
-@pytest.mark.parametrize("seconds", [0.5, 3.0, 6.0, 14.0])
+@pytest.mark.parametrize(
+    "seconds", [0.5, *(pytest.param(each, marks=pytest.mark.embedded) for each in (3.0, 6.0, 14.0))]
+)
 async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_refill(
     make: Any, seconds: float
 ) -> None:
@@ -34,6 +34,7 @@ async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_r
         assert (await house.get(SANDBOX_WARM_POOLS, "pool")).status.ready_replicas == 3
 
 
+@pytest.mark.embedded
 async def test_a_pool_reports_a_slow_refill_after_a_while_and_an_empty_pool_sooner(make: Any) -> None:
     async with make.house(kubelet_seconds=60.0) as house:
         await house.make(make.template(), make.pool(replicas=2))
@@ -69,7 +70,7 @@ async def test_the_two_writes_of_a_warm_claim_come_before_all_others(make: Any) 
         assert max(at.values()) - min(at.values()) < 0.1
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0, 30.0])
+@pytest.mark.parametrize("seconds", [0.5, *(pytest.param(each, marks=pytest.mark.embedded) for each in (3.0, 30.0))])
 async def test_a_cold_claim_costs_six_writes_at_most(make: Any, seconds: float) -> None:
     async with make.house(kubelet_seconds=seconds) as house:
         await house.make(make.template())
@@ -83,6 +84,7 @@ async def test_a_cold_claim_costs_six_writes_at_most(make: Any, seconds: float) 
         assert len(house.writes()) <= 6, house.writes()
 
 
+@pytest.mark.embedded
 async def test_a_steady_cluster_and_a_resync_cost_nothing(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=3), make.sandbox(), make.claim(), make.claim("cold"))

@@ -84,10 +84,7 @@ def test_edge_106_a_namesake_of_somebody_else_is_refused_without_backoff(make: A
     assert "Please use a different claim name or delete the sandbox manually" in trouble.message
 
 
-@pytest.mark.parametrize("number", [107, 108])
-def test_edge_107_and_108_a_bound_claim_keeps_its_sandbox_whatever_becomes_of_the_template(
-    make: Any, number: int
-) -> None:
+def test_edge_107_and_108_a_bound_claim_keeps_its_sandbox_whatever_becomes_of_the_template(make: Any) -> None:
     own = make.sandbox("mine")
 
     assert decided(make.claim(bound=own, template=None)) == Keep(own)
@@ -332,14 +329,12 @@ def test_edge_143_metadata_of_the_claim_goes_into_the_pod_template_with_the_same
     assert change.body["spec"]["podTemplate"]["metadata"] == extra
 
 
-@pytest.mark.parametrize("number", [136, 139, 149])
-def test_edge_136_139_149_an_empty_pool_or_spent_patience_means_a_cold_start(make: Any, number: int) -> None:
+def test_edge_136_139_149_an_empty_pool_or_spent_patience_means_a_cold_start(make: Any) -> None:
     assert isinstance(decided(make.claim(pending=0, patience=2.0)), StartCold)
     assert isinstance(decided(make.claim(pending=3, patience=0.0)), StartCold)
 
 
-@pytest.mark.parametrize("number", [26, 148])
-def test_edge_148_149_and_defect_26_a_nearly_ready_member_is_waited_for(make: Any, number: int) -> None:
+def test_edge_148_149_and_defect_26_a_nearly_ready_member_is_waited_for(make: Any) -> None:
     assert decided(make.claim(pending=1, patience=1.5)) == Wait(1.5)
     assert isinstance(decided(make.claim(pending=1, ahead=1, patience=1.5)), StartCold)
 
@@ -391,8 +386,7 @@ def test_a_template_of_another_namespace_must_allow_the_claims_namespace(make: A
         assert body["metadata"]["annotations"][f"{PREFIX}sandbox-template-namespace"] == "shared"
 
 
-@pytest.mark.parametrize("number", [35, 48])
-def test_defect_35_and_48_a_bound_sandbox_that_vanished_is_never_replaced_silently(make: Any, number: int) -> None:
+def test_defect_35_and_48_a_bound_sandbox_that_vanished_is_never_replaced_silently(make: Any) -> None:
     observed = make.claim(status={"sandboxName": "pool-1", "sandbox": {"name": "pool-1"}})
 
     assert decided(observed) == Vanished("pool-1")

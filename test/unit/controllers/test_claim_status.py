@@ -72,10 +72,7 @@ def test_defect_35_the_name_of_a_vanished_sandbox_stays_on_record(make: Any) -> 
     assert conditions(status)["Ready"]["reason"] == "SandboxMissing"
 
 
-@pytest.mark.parametrize("number", [165, 24, 25])
-def test_edge_165_and_defect_24_a_status_write_is_conditional_and_says_only_what_changed(
-    make: Any, number: int
-) -> None:
+def test_edge_165_and_defect_24_a_status_write_is_conditional_and_says_only_what_changed(make: Any) -> None:
     observed = make.claim(status={"sandboxName": "m1", "sandbox": {"name": "m1"}})
     old = status_json(observed.view.status)
 

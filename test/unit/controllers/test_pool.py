@@ -178,8 +178,7 @@ def test_defect_20_the_grace_counts_from_the_last_ready_not_from_creation(make: 
     assert plan.look_again == 297
 
 
-@pytest.mark.parametrize("number", [226, 38])
-def test_edge_226_and_defect_38_unschedulable_members_are_held_and_the_pool_says_so(make: Any, number: int) -> None:
+def test_edge_226_and_defect_38_unschedulable_members_are_held_and_the_pool_says_so(make: Any) -> None:
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     observed = make.pool([make.member(ready=False, since=-400, conditions=[scheduled])])
 

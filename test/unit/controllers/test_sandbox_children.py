@@ -28,8 +28,7 @@ def test_edge_070_no_container_ports_no_service_ports() -> None:
     assert service_ports({"containers": [container()]}) == []
 
 
-@pytest.mark.parametrize("number", [71, 72])
-def test_edge_071_and_072_a_headless_service_with_selector_and_ports_is_made(make: Any, number: int) -> None:
+def test_edge_071_and_072_a_headless_service_with_selector_and_ports_is_made(make: Any) -> None:
     observed = make.observed(pod_template={"spec": {"containers": [container({"containerPort": 8888})]}})
 
     (create,) = plan_service(observed).actions
@@ -198,8 +197,7 @@ def test_edge_090_expiry_is_exact(make: Any, seconds: float | None, expired: boo
     assert observed.seconds_left == seconds
 
 
-@pytest.mark.parametrize("number", [91, 92])
-def test_edge_091_and_092_a_retained_sandbox_loses_every_pod_of_its_own_and_its_service(make: Any, number: int) -> None:
+def test_edge_091_and_092_a_retained_sandbox_loses_every_pod_of_its_own_and_its_service(make: Any) -> None:
     observed = make.observed(
         owned_pods=(make.ready_pod(), make.ready_pod(name="adopted")),
         service=make.service(),
@@ -229,8 +227,7 @@ def test_edge_094_strangers_survive_the_expiry(make: Any, owner: Any) -> None:
     assert plan_expiry(observed).actions == ()
 
 
-@pytest.mark.parametrize("number", [95, 96])
-def test_edge_095_and_096_the_first_pass_only_tells_and_keeps_what_was_finished(make: Any, number: int) -> None:
+def test_edge_095_and_096_the_first_pass_only_tells_and_keeps_what_was_finished(make: Any) -> None:
     was = [
         {"type": kind, "status": "True", "reason": "PodSucceeded", "lastTransitionTime": make.stamp(-60)}
         for kind in ("Finished", "PodScheduled")

@@ -95,8 +95,7 @@ def test_edge_033_an_unowned_pod_that_needs_no_other_change_still_gets_its_owner
     assert set(change.body["metadata"]) == {"ownerReferences", "uid", "resourceVersion"}
 
 
-@pytest.mark.parametrize("number", [36, 38])
-def test_edge_036_and_038_a_pod_of_another_controller_is_left_alone(make: Any, number: int) -> None:
+def test_edge_036_and_038_a_pod_of_another_controller_is_left_alone(make: Any) -> None:
     stranger = make.pod(owner=make.reference("ReplicaSet", "other", "web"))
 
     plan = plan_children(make.observed(named_pod=stranger, service=make.service()))
@@ -128,8 +127,7 @@ def test_edge_043_suspended_without_pod_does_nothing(make: Any) -> None:
     assert pod_actions(make.observed(replicas=0)) == []
 
 
-@pytest.mark.parametrize("number", [44, 45])
-def test_edge_044_and_045_an_owned_pod_wins_over_any_annotation(make: Any, number: int) -> None:
+def test_edge_044_and_045_an_owned_pod_wins_over_any_annotation(make: Any) -> None:
     other = make.pod(owner={}, name="given", metadata={"labels": ADOPTABLE})
     own = make.ready_pod(name="survivor")
 
@@ -139,8 +137,7 @@ def test_edge_044_and_045_an_owned_pod_wins_over_any_annotation(make: Any, numbe
     assert {action.name for action in plan.actions} <= {"survivor"}
 
 
-@pytest.mark.parametrize("number", [46, 47])
-def test_edge_046_and_047_two_owned_pods_are_told_and_nothing_is_done(make: Any, number: int) -> None:
+def test_edge_046_and_047_two_owned_pods_are_told_and_nothing_is_done(make: Any) -> None:
     plan = plan_children(make.observed(owned_pods=(make.pod(), make.pod(name="twin")), service=make.service()))
 
     assert plan.actions == ()
