@@ -14,7 +14,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxClaimView,
     SandboxWarmPoolView,
 )
-from agent_sandbox_api.names import ANNOTATION_POD_NAME, EXTENSIONS_GROUP, LABEL_WARM_POOL
+from agent_sandbox_api.names import ANNOTATION_POD_NAME, EXTENSIONS_GROUP, LABEL_CLAIM_UID, LABEL_WARM_POOL
 from agent_sandbox_controllers.blueprint import glance
 from agent_sandbox_controllers.object_names import volume_claim_name
 from agent_sandbox_controllers.sandboxwarmpool.members import is_ready
@@ -93,6 +93,9 @@ def by_orphaned_label(view: SandboxView) -> Iterable[str]:
     """The pool's label on a Sandbox without controller."""
     label = view.metadata.labels.get(LABEL_WARM_POOL)
     if not label or view.metadata.controller is not None or view.metadata.deleting:
+        return ()
+    if LABEL_CLAIM_UID in view.metadata.labels:
+        # Somebody has worked in it: it never becomes another's, whoever let go of it.
         return ()
     return (f"{view.metadata.namespace}/{label}",)
 

@@ -74,6 +74,16 @@ def may_adopt(labels: Mapping[str, str], sandbox_name_hash: str) -> bool:
     return labels.get(LABEL_ADOPTABLE) == TRUE or labels.get(LABEL_SANDBOX_NAME_HASH) == sandbox_name_hash
 
 
+def is_of_former(child: MetaView, resource: Resource[Any], owner: MetaView) -> bool:
+    """Whether an object belongs to a former object of the owner's name, and goes as soon as it is collected."""
+    controller = child.controller
+    return (
+        controller is not None
+        and (controller.group, controller.kind, controller.name) == (resource.group, resource.kind, owner.name)
+        and controller.uid != owner.uid
+    )
+
+
 def refusal_of_foreign(what: str, child: MetaView, sandbox: str) -> str:
     """Why a Sandbox does not touch an object that somebody else owns, and what to do."""
     return (

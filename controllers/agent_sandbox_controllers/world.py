@@ -65,6 +65,8 @@ class World:
     metrics: ControllerMetrics
     # Per ``<namespace>/<template id>``: Pods that are being created right now and that no store shows yet.
     _pods_in_flight: Counter[str] = field(default_factory=Counter)
+    # The same keys: NetworkPolicies that are being removed, from the last look at who needs them.
+    _policies_going: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def creating_pod(self, namespace: str, template_id: str) -> Iterator[None]:
@@ -79,6 +81,20 @@ class World:
     def is_creating_pod(self, namespace: str, template_id: str) -> bool:
         """Whether a Pod of this template is being created in this namespace."""
         return self._pods_in_flight[f"{namespace}/{template_id}"] > 0
+
+    @contextmanager
+    def removing_policy(self, namespace: str, template_id: str) -> Iterator[None]:
+        """From the last look at who needs a template's NetworkPolicy until it is gone, no Pod of it is created."""
+        key = f"{namespace}/{template_id}"
+        self._policies_going[key] += 1
+        try:
+            yield
+        finally:
+            self._policies_going[key] -= 1
+
+    def is_removing_policy(self, namespace: str, template_id: str) -> bool:
+        """Whether the NetworkPolicy of this template is being removed from this namespace."""
+        return self._policies_going[f"{namespace}/{template_id}"] > 0
 
     @property
     def sandboxes(self) -> Store[SandboxView]:

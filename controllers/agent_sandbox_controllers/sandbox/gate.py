@@ -6,7 +6,7 @@ in its namespace, as the template says it should be. What decides is the Sandbox
 
 from agent_sandbox_api.agents.v1alpha1 import SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
-from agent_sandbox_api.names import EXTENSIONS_GROUP
+from agent_sandbox_api.names import ANNOTATION_TEMPLATE_REF, EXTENSIONS_GROUP
 from agent_sandbox_api.views import raw_object
 from agent_sandbox_controllers.sandbox.observed import Gate, OwnerKind
 from agent_sandbox_controllers.sandboxtemplate import is_managed, is_ours, policy_spec, same_policy
@@ -33,9 +33,16 @@ def owner_of(world: World, sandbox: SandboxView) -> OwnerKind:
 
 def gate_of(world: World, sandbox: SandboxView, owner: OwnerKind) -> Gate:
     """Whether policy allows a Pod."""
+    record = TemplateRecord.read(sandbox.metadata)
+    if owner is OwnerKind.NONE and record is not None:
+        return _closed(
+            f'this sandbox was made from SandboxTemplate "{record.name}" by a claim or a pool that no longer owns it; '
+            "no Pod is created that its NetworkPolicy would not govern. Delete the sandbox, or remove the annotation "
+            f"{ANNOTATION_TEMPLATE_REF} to run it without that policy",
+            Reason.OWNER_NOT_FOUND,
+        )
     if owner not in (OwnerKind.POOL, OwnerKind.CLAIM):
         return Gate()
-    record = TemplateRecord.read(sandbox.metadata)
     if record is None:
         return _closed(
             "this sandbox was made by a claim or a pool, but carries no record of its template; delete it, so that it "
@@ -52,6 +59,8 @@ def gate_of(world: World, sandbox: SandboxView, owner: OwnerKind) -> Gate:
     if (template is None and record.unmanaged) or (template is not None and not is_managed(template)):
         return Gate()
     name = record.policy_name_in(namespace)
+    if world.is_removing_policy(namespace, record.id):
+        return _closed(f'NetworkPolicy "{name}" is being removed; no Pod is created before it stands', retry_after=1.0)
     policy = world.policies.get(namespace, name)
     if policy is None or policy.metadata.deleting or not is_ours(policy.metadata.labels, record):
         origin = "" if template is not None else ", and its template is gone, so that nobody can make it"
@@ -66,5 +75,5 @@ def gate_of(world: World, sandbox: SandboxView, owner: OwnerKind) -> Gate:
     return Gate()
 
 
-def _closed(text: str) -> Gate:
-    return Gate(Trouble(Reason.NETWORK_POLICY_NOT_READY, text))
+def _closed(text: str, reason: str = Reason.NETWORK_POLICY_NOT_READY, *, retry_after: float | None = None) -> Gate:
+    return Gate(Trouble(reason, text, retry_after))

@@ -18,12 +18,11 @@ from agent_sandbox_controllers.ownership import (
     may_adopt,
     ownership_of,
     references_json,
-    refusal_of_foreign,
-    refusal_of_unowned,
 )
 from agent_sandbox_controllers.sandbox.observed import Observed, OwnerKind
 from agent_sandbox_controllers.sandbox.outcome import Notice, Plan, stopped
 from agent_sandbox_controllers.sandbox.pod_metadata import metadata_difference, new_pod_metadata, wanted_metadata
+from agent_sandbox_controllers.sandbox.strangers import foreign, unowned
 from agent_sandbox_controllers.sandbox.volumes import with_volumes
 from agent_sandbox_controllers.vocabulary import ANNOTATION_POD_SPEC_HASH, Reason
 
@@ -119,7 +118,7 @@ def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
     """A Pod of the wanted name that is not ours: taken only if it offers itself, never under a template's policy."""
     meta = pod.metadata
     if ownership_of(meta, observed.uid) is Ownership.FOREIGN:
-        return stopped(Reason.RECONCILER_ERROR, refusal_of_foreign("pod", meta, observed.name))
+        return foreign(observed, "pod", meta)
     if observed.owner is not OwnerKind.NONE:
         return stopped(
             Reason.RECONCILER_ERROR,
@@ -127,7 +126,7 @@ def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
             "the same template may run in it; delete the Pod",
         )
     if not may_adopt(meta.labels, observed.name_hash):
-        return stopped(Reason.RECONCILER_ERROR, refusal_of_unowned("pod", meta))
+        return unowned("pod", meta)
     if meta.deleting:
         return stopped(Reason.DEPENDENCIES_NOT_READY, f'Pod "{meta.name}" is terminating; waiting for its name')
     metadata = metadata_difference(meta, wanted_metadata(observed))

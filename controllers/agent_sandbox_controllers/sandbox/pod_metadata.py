@@ -21,6 +21,7 @@ from agent_sandbox_api.names import (
 )
 from agent_sandbox_api.views import MetaView
 from agent_sandbox_controllers.sandbox.observed import Observed, OwnerKind
+from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.vocabulary import ANNOTATION_POD_SPEC_HASH, LABEL_SANDBOX_UID, LABEL_TEMPLATE_ID, TRUE
 
 KNOWN_CREATORS = frozenset({"go-client", "python-client", "controller"})
@@ -82,8 +83,9 @@ def of_user(given: Mapping[str, str] | None) -> dict[str, str]:
 def _our_labels(observed: Observed) -> tuple[dict[str, str], set[str]]:
     """Labels of ours with their values, and those that must be absent.
 
-    While the owner is not verified its labels are left as they are: taking the template's label off a Pod would take it
-    out of its NetworkPolicy.
+    Taking the template's labels off a Pod would take it out of its NetworkPolicy. They are left as they are while the
+    owner is not verified, where claim or pool let go of the Sandbox, and where somebody changed the Sandbox's labels,
+    so that they no longer say what its record of the template says.
     """
     own = observed.view.metadata.labels
     labels = {LABEL_SANDBOX_NAME_HASH: observed.name_hash, LABEL_SANDBOX_UID: observed.uid}
@@ -94,11 +96,11 @@ def _our_labels(observed: Observed) -> tuple[dict[str, str], set[str]]:
         absent.add(LABEL_CREATED_BY)
     if observed.owner is OwnerKind.UNVERIFIED:
         return labels, absent
-    by_owner = {
-        LABEL_TEMPLATE_REF_HASH: observed.owner in (OwnerKind.POOL, OwnerKind.CLAIM),
-        LABEL_TEMPLATE_ID: observed.owner in (OwnerKind.POOL, OwnerKind.CLAIM),
-        LABEL_WARM_POOL: observed.owner is OwnerKind.POOL,
-    }
+    from_template = observed.owner in (OwnerKind.POOL, OwnerKind.CLAIM)
+    by_owner = {LABEL_WARM_POOL: observed.owner is OwnerKind.POOL}
+    record = TemplateRecord.read(observed.view.metadata)
+    if record is None or (from_template and record.labels().items() <= own.items()):
+        by_owner |= {LABEL_TEMPLATE_REF_HASH: from_template, LABEL_TEMPLATE_ID: from_template}
     for key, applies in by_owner.items():
         if applies and key in own:
             labels[key] = own[key]

@@ -154,7 +154,10 @@ class SandboxReconciler:
                 admitted = await self._admit(current, plan.actions)
                 if admitted is None:
                     return None
-                done = await self._carry_out(current, admitted)
+                if await self._is_handed_a_pod(current, admitted.actions):
+                    done = Carried(stale=True)
+                else:
+                    done = await self._carry_out(current, admitted)
             if admitted.actions:
                 current = self._observe_again(current)
             if current is None:
@@ -194,6 +197,13 @@ class SandboxReconciler:
         if live is None or live.metadata.uid != observed.uid or live.metadata.deleting:
             return None
         return Admitted(actions)
+
+    async def _is_handed_a_pod(self, observed: Observed, actions: tuple[Action, ...]) -> bool:
+        """Whether the annotation names a Pod that the cache has not seen yet; else a new one would take its place."""
+        named = wanted_pod_name(observed.view)
+        if named == observed.name or not _makes_pod(actions):
+            return False
+        return await self._world.look(PODS, observed.namespace, named) is not None
 
     async def _carry_out(self, observed: Observed, admitted: Admitted) -> Carried:
         """Write in order until something is refused."""

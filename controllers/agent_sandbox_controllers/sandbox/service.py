@@ -18,11 +18,10 @@ from agent_sandbox_controllers.ownership import (
     may_adopt,
     ownership_of,
     references_json,
-    refusal_of_foreign,
-    refusal_of_unowned,
 )
 from agent_sandbox_controllers.sandbox.observed import Observed
 from agent_sandbox_controllers.sandbox.outcome import Plan, stopped
+from agent_sandbox_controllers.sandbox.strangers import foreign, unowned
 from agent_sandbox_controllers.vocabulary import LABEL_SANDBOX_UID, Reason
 
 
@@ -36,7 +35,7 @@ def plan_service(observed: Observed) -> Plan:
     meta = existing.metadata
     match ownership_of(meta, observed.uid):
         case Ownership.FOREIGN:
-            return stopped(Reason.RECONCILER_ERROR, refusal_of_foreign("service", meta, observed.name))
+            return foreign(observed, "service", meta)
         case Ownership.UNOWNED:
             return _plan_adoption(observed, existing)
         case Ownership.OWNED:
@@ -54,7 +53,7 @@ def _plan_no_service(observed: Observed, existing: ServiceView | None) -> Plan:
 def _plan_adoption(observed: Observed, existing: ServiceView) -> Plan:
     meta = existing.metadata
     if not may_adopt(meta.labels, observed.name_hash):
-        return stopped(Reason.RECONCILER_ERROR, refusal_of_unowned("service", meta))
+        return unowned("service", meta)
     if existing.spec.cluster_ip not in ("", "None"):
         return stopped(
             Reason.RECONCILER_ERROR,

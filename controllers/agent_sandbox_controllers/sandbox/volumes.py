@@ -20,12 +20,11 @@ from agent_sandbox_controllers.ownership import (
     may_adopt,
     ownership_of,
     references_json,
-    refusal_of_foreign,
-    refusal_of_unowned,
 )
 from agent_sandbox_controllers.sandbox.observed import Observed
 from agent_sandbox_controllers.sandbox.outcome import Plan, stopped
 from agent_sandbox_controllers.sandbox.pod_metadata import of_user
+from agent_sandbox_controllers.sandbox.strangers import foreign, unowned
 from agent_sandbox_controllers.vocabulary import Reason
 
 
@@ -55,9 +54,9 @@ def _plan_volume(observed: Observed, template: VolumeClaimTemplate, existing: Pv
     meta = existing.metadata
     match ownership_of(meta, observed.uid):
         case Ownership.FOREIGN:
-            return stopped(Reason.RECONCILER_ERROR, refusal_of_foreign("PVC", meta, observed.name))
+            return foreign(observed, "PVC", meta)
         case Ownership.UNOWNED if not may_adopt(meta.labels, observed.name_hash):
-            return stopped(Reason.RECONCILER_ERROR, refusal_of_unowned("PVC", meta))
+            return unowned("PVC", meta)
         case _ if meta.deleting:
             return stopped(
                 Reason.DEPENDENCIES_NOT_READY,

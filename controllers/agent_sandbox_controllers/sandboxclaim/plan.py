@@ -21,7 +21,7 @@ from agent_sandbox_api.names import (
 )
 from agent_sandbox_controllers.actions import Change, Create, change
 from agent_sandbox_controllers.blueprint import secured_pod_spec, volumes_json
-from agent_sandbox_controllers.ownership import controller_reference
+from agent_sandbox_controllers.ownership import controller_reference, is_of_former
 from agent_sandbox_controllers.sandboxclaim.environment import with_environment
 from agent_sandbox_controllers.sandboxclaim.metadata import merged_metadata, metadata_trouble
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate, ClaimObserved
@@ -150,6 +150,14 @@ def _decide_cold(observed: ClaimObserved, template: SandboxTemplate) -> Decision
     namesake = observed.namesake
     if namesake is not None:
         claim = observed.view.metadata.name
+        if is_of_former(namesake.metadata, SANDBOX_CLAIMS, observed.view.metadata):
+            return Refuse(
+                Trouble(
+                    Reason.SANDBOX_NOT_READY,
+                    f'sandbox "{namesake.metadata.name}" of a former claim of this name is still there; waiting until '
+                    "it is removed",
+                )
+            )
         return Refuse(
             Trouble(
                 Reason.SANDBOX_NAME_CONFLICT,

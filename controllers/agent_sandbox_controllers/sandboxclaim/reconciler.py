@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from agent_sandbox.kube import (
     AlreadyExistsError,
     ApiError,
@@ -22,7 +24,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
 )
 from agent_sandbox_api.meta import JsonObject
-from agent_sandbox_api.names import CONDITION_READY, LABEL_CREATED_BY, LABEL_LAUNCH_TYPE
+from agent_sandbox_api.names import CONDITION_READY, LABEL_CLAIM_UID, LABEL_CREATED_BY, LABEL_LAUNCH_TYPE
 from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Create, change, perform, remove
 from agent_sandbox_controllers.holding import CLAIM_DELAYS
@@ -64,6 +66,8 @@ from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
 from agent_sandbox_controllers.vocabulary import LAUNCH_WARM, Reason
 from agent_sandbox_controllers.world import World
+
+log = structlog.get_logger(__name__)
 
 SOON: Final = 0.001
 """Seconds until the next pass where only this pass's write must stand before it."""
@@ -259,7 +263,22 @@ class ClaimReconciler:
                 unapplied = merged
             elif not sandbox.metadata.deleting:
                 sandbox = await self._pass_on(observed, sandbox, observed.template)
-        return await self._write(observed, bound_status(observed, sandbox, unapplied), sandbox)
+        wait = await self._write(observed, bound_status(observed, sandbox, unapplied), sandbox)
+        await self._remove_doubles(observed)
+        return wait
+
+    async def _remove_doubles(self, observed: ClaimObserved) -> None:
+        """Remove what was made for this claim besides the Sandbox that its status names.
+
+        A leader that dies may have a create or an adoption under way that takes effect after its successor has given
+        the claim another Sandbox. Nobody was ever told of it.
+        """
+        uid, told = observed.view.metadata.uid, observed.view.status.sandbox_name
+        for double in self._world.sandboxes.by_index(BY_OWNER, uid) if told else ():
+            meta = double.metadata
+            if meta.name != told and not meta.deleting and meta.labels.get(LABEL_CLAIM_UID) == uid:
+                log.warning("a second sandbox of a claim is removed", sandbox=meta.name, told=told)
+                await perform(self._world.client, remove(SANDBOXES, meta, locked=True))
 
     async def _pass_on(self, observed: ClaimObserved, sandbox: SandboxView, template: SandboxTemplate) -> SandboxView:
         body: JsonObject = {}

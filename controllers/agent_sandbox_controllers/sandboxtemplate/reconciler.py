@@ -118,17 +118,16 @@ class TemplateReconciler:
         """Remove policies that nobody needs; what is still needed wakes this template again when its last Pod goes."""
         needed = False
         for policy in policies:
-            if policy.metadata.deleting:
+            if policy.metadata.deleting or self._is_used(policy):
                 continue
-            if self._is_used(policy):
-                continue
-            if await self._is_used_live(policy) or self._is_used(policy):
-                needed = True
-                continue
-            try:
-                await perform(self._world.client, remove(NETWORK_POLICIES, policy.metadata, locked=True))
-            except ConflictError:
-                needed = True
+            with self._world.removing_policy(policy.metadata.namespace, policy.metadata.labels[LABEL_TEMPLATE_ID]):
+                if await self._is_used_live(policy):
+                    needed = True
+                    continue
+                try:
+                    await perform(self._world.client, remove(NETWORK_POLICIES, policy.metadata, locked=True))
+                except ConflictError:
+                    needed = True
         return Result.requeue_after(RECHECK) if needed else Result.done()
 
     def _is_used(self, policy: NetworkPolicyView) -> bool:

@@ -1,0 +1,176 @@
+"""Interleavings that once broke an invariant, or would without the mechanism that each test names."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from agent_sandbox.kube import Propagation
+from agent_sandbox.testing import Fault
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
+
+
+@pytest.mark.embedded
+async def test_no_pod_is_created_while_the_policy_of_its_template_is_being_removed(make: Any) -> None:
+    """A Sandbox that arrives between the last look at who needs a policy and its removal finds the gate shut."""
+    async with make.house() as house:
+        await house.make(make.template())
+        await house.settle(5)
+        house.wire.inject(Fault.slow(2), method="POST", path="/sandboxes")
+        house.wire.inject(Fault.slow(3), method="DELETE", path="/networkpolicies")
+        await house.make(make.claim())
+        await anyio.sleep(0.5)
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.settle(30)
+
+        for pod in await house.all(PODS):
+            assert await house.get(NETWORK_POLICIES, "python-network-policy") is not None, pod.metadata.name
+
+
+async def test_a_sandbox_made_again_under_its_name_waits_for_what_the_former_one_leaves(make: Any) -> None:
+    """Nobody's mistake, so no error: kubectl delete and apply in one breath is what people do."""
+    async with make.house() as house:
+        spec = {"volumeClaimTemplates": [*make.volumes]}
+        await house.make(make.sandbox(**spec))
+        await house.ready(SANDBOXES, "alice")
+        former = await house.get(PODS, "alice")
+        hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+        for resource, name in ((PODS, "alice"), (PERSISTENT_VOLUME_CLAIMS, "data-alice")):
+            await house.edit(resource, name, hold)
+        await house.delete(SANDBOXES, "alice")
+        await house.until(lambda: _gone(house, SANDBOXES, "alice"))
+        await house.make(make.sandbox(**spec))
+
+        waiting = await house.reason(SANDBOXES, "alice", "DependenciesNotReady", within=10)
+
+        assert 'PVC "data-alice" of a former sandbox "alice"' in waiting.message
+        for resource, name in ((PODS, "alice"), (PERSISTENT_VOLUME_CLAIMS, "data-alice")):
+            await house.edit(resource, name, {"metadata": {"finalizers": None}})
+        await house.ready(SANDBOXES, "alice")
+        assert (await house.get(PODS, "alice")).metadata.uid != former.metadata.uid
+
+
+async def test_a_claim_made_again_under_its_name_waits_for_the_former_ones_sandbox(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.claim())
+        first = await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.edit(SANDBOXES, "mine", {"metadata": {"finalizers": ["example.com/hold"]}})
+        await house.delete(SANDBOX_CLAIMS, "mine")
+        await house.until(lambda: _gone(house, SANDBOX_CLAIMS, "mine"))
+        await house.make(make.claim())
+
+        waiting = await house.reason(SANDBOX_CLAIMS, "mine", "SandboxNotReady", within=10)
+
+        assert 'sandbox "mine" of a former claim of this name' in waiting.message
+        await house.edit(SANDBOXES, "mine", {"metadata": {"finalizers": None}})
+        second = await house.ready(SANDBOX_CLAIMS, "mine")
+        assert second.metadata.uid != first.metadata.uid
+        (mine,) = await house.all(SANDBOXES)
+        assert mine.metadata.controller.uid == second.metadata.uid
+
+
+async def test_a_second_sandbox_that_a_dying_leader_made_for_a_claim_is_removed(make: Any) -> None:
+    """Its POST was under way when it died and took effect after its successor had given the claim another."""
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.make(make.claim())
+        mine = await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(5)
+        late = make.sandbox("mine", service=False)
+        reference = {
+            "apiVersion": "extensions.agents.x-k8s.io/v1alpha1",
+            "kind": "SandboxClaim",
+            "name": "mine",
+            "uid": mine.metadata.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        late["metadata"] |= {
+            "ownerReferences": [reference],
+            "labels": {"agents.x-k8s.io/claim-uid": mine.metadata.uid, "agents.x-k8s.io/launch-type": "cold"},
+        }
+        await house.make(late)
+
+        await house.until(lambda: _gone(house, SANDBOXES, "mine"))
+
+        await house.settle(30)
+        assert (await house.ready(SANDBOX_CLAIMS, "mine")).status.sandbox_name == mine.status.sandbox_name
+        assert await house.get(SANDBOXES, mine.status.sandbox_name) is not None
+
+
+@pytest.mark.embedded
+async def test_a_pod_that_is_handed_over_is_found_although_its_watch_is_late(make: Any) -> None:
+    async with make.house() as house:
+        house.wire.inject(Fault.slow_stream(5), path="/pods", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        handed = {"name": "handed", "namespace": "default", "labels": {"agents.x-k8s.io/adoptable": "true"}}
+        containers = {"containers": [{"name": "main", "image": "x"}]}
+        await house.make({"apiVersion": "v1", "kind": "Pod", "metadata": handed, "spec": containers})
+        alice = make.sandbox(service=False)
+        alice["metadata"]["annotations"] = {"agents.x-k8s.io/pod-name": "handed"}
+        await house.make(alice)
+        await house.settle(30)
+
+        alice = await house.get(SANDBOXES, "alice")
+        assert [(pod.metadata.name, pod.metadata.controller.uid) for pod in await house.all(PODS)] == [
+            ("handed", alice.metadata.uid)
+        ]
+
+
+async def test_taking_the_templates_label_off_a_sandbox_leaves_its_pod_under_the_policy(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        identity = "agents.x-k8s.io/sandbox-template-id"
+        before = (await house.get(PODS, "mine")).metadata.labels
+        for value in (None, "0" * 40):
+            await house.edit(SANDBOXES, "mine", {"metadata": {"labels": {identity: value}}})
+            await house.settle(5)
+
+            assert (await house.get(PODS, "mine")).metadata.labels == before
+
+
+async def test_a_sandbox_that_its_claim_let_go_stays_under_its_policy_or_stops(make: Any) -> None:
+    """kubectl delete sandboxclaim --cascade=orphan."""
+    async with make.house() as house:
+        await house.make(make.template(), make.claim())
+        mine = await house.ready(SANDBOX_CLAIMS, "mine")
+        before = (await house.get(PODS, "mine")).metadata.labels
+        await house.api.delete(
+            SANDBOX_CLAIMS, "mine", house.namespace, uid=mine.metadata.uid, propagation=Propagation.ORPHAN
+        )
+        await house.until(lambda: _gone(house, SANDBOX_CLAIMS, "mine"))
+        await house.settle(10)
+        assert (await house.get(SANDBOXES, "mine")).metadata.controller is None
+        assert (await house.get(PODS, "mine")).metadata.labels == before
+
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.settle(60)
+        assert await house.get(NETWORK_POLICIES, "python-network-policy") is not None
+        await house.delete(PODS, "mine")
+        told = await house.reason(SANDBOXES, "mine", "OwnerNotFound")
+        assert "no longer owns it" in told.message
+        assert await house.get(PODS, "mine") is None
+
+
+async def test_a_pool_takes_no_orphan_in_that_somebody_has_worked_in(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.make(make.claim())
+        used = (await house.ready(SANDBOX_CLAIMS, "mine")).status.sandbox_name
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        labels = {"agents.x-k8s.io/warm-pool-sandbox": "91dd7983"}
+        await house.edit(SANDBOXES, used, {"metadata": {"ownerReferences": None, "labels": labels}})
+        await house.edit(SANDBOX_WARM_POOLS, "pool", {"spec": {"replicas": 3}})
+        await house.settle(30)
+
+        assert (await house.get(SANDBOXES, used)).metadata.controller is None
+
+
+async def _gone(house: Any, resource: Any, name: str) -> bool:
+    return await house.get(resource, name) is None
