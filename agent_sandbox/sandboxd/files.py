@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+import anyio
+
 from agent_sandbox.sandboxd.confine import Confinement, Place
 from agent_sandbox.sandboxd.errors import (
     ChecksumMismatchError,
@@ -179,6 +181,9 @@ class FileSink:
         self._resources = ExitStack()
         self._digest = hashlib.sha256()
         self._pending = bytearray()
+        # Held while a thread works on the descriptor: closed under it, its number could become another file's.
+        self._working = anyio.Lock()
+        self._usable = False
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -192,10 +197,14 @@ class FileSink:
     async def open(self) -> None:
         """Begin; `close` must follow. The context manager does both."""
         await in_thread(self._open_blocking)
+        self._usable = True
 
     async def close(self) -> None:
         """Discard what was not committed."""
-        await in_thread(self._resources.close)
+        self._usable = False
+        with anyio.CancelScope(shield=True):
+            async with self._working:
+                await in_thread(self._resources.close)
 
     async def write(self, data: bytes) -> None:
         """Add bytes.
@@ -203,7 +212,9 @@ class FileSink:
         Raises:
             TooLargeError: more than the limit.
             DiskFullError: no space left.
+            ConflictError: it was given up meanwhile, or an earlier write failed.
         """
+        self._check_usable()
         self.received += len(data)
         if self._limit is not None and self.received > self._limit:
             raise TooLargeError(f"{self._path!r} is larger than the {self._limit} bytes that one upload may have")
@@ -227,15 +238,27 @@ class FileSink:
             raise ChecksumMismatchError(
                 f"{self._path!r} arrived with SHA-256 {checksum}, announced was {sha256.lower()}"
             )
-        await in_thread(self._commit_blocking)
+        async with self._working:
+            self._check_usable()
+            await in_thread(self._commit_blocking)
         return checksum
 
     async def _flush(self) -> None:
         if not self._pending:
             return
-        data, self._pending = bytes(self._pending), bytearray()
-        # Begun, it is finished, also when the client goes away in this moment: an upload in parts goes on behind.
-        await in_thread(self._write_blocking, data)
+        async with self._working:
+            self._check_usable()
+            data, self._pending = bytes(self._pending), bytearray()
+            try:
+                # Begun, it is finished, also when the client goes away now: an upload in parts goes on behind.
+                await in_thread(self._write_blocking, data)
+            except SandboxdError:
+                self._usable = False  # A part is missing now; what follows must not close up to what came before.
+                raise
+
+    def _check_usable(self) -> None:
+        if not self._usable:
+            raise ConflictError(f"{self._path!r} was given up, or could not be written: begin again")
 
     def _open_blocking(self) -> None:
         with translated(self._path):

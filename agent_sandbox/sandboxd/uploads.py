@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 
 from agent_sandbox.sandboxd.confine import Confinement
-from agent_sandbox.sandboxd.errors import ConflictError, ExhaustedError, PathNotFoundError
+from agent_sandbox.sandboxd.errors import ConflictError, ExhaustedError, PathNotFoundError, SandboxdError
 from agent_sandbox.sandboxd.files import FileSink
 
 OPEN_AT_ONCE: Final = 64
@@ -53,9 +53,7 @@ class Uploads:
         Raises:
             PathNotFoundError: there is no such upload.
         """
-        upload = self._uploads.get(identifier)
-        if upload is None:
-            raise PathNotFoundError(f"no upload {identifier}: it never began, was given up, or the daemon is a new one")
+        upload = self._known(identifier)
         return upload.offset, upload.sink is None
 
     async def add(self, identifier: str, path: str, offset: int, pieces: AsyncIterator[bytes]) -> int:
@@ -64,6 +62,7 @@ class Uploads:
         Raises:
             ConflictError: the part does not begin where the upload stands.
             ExhaustedError: too many uploads are on their way.
+            DiskFullError, TooLargeError: it cannot be written; the upload is given up.
         """
         upload = await self._named(identifier, path, offset)
         async with upload.lock:
@@ -71,9 +70,15 @@ class Uploads:
                 raise ConflictError(f"upload {identifier} stands at offset {upload.offset}, the part began at {offset}")
             if upload.sink is None:
                 return upload.offset
-            async for piece in pieces:
-                await upload.sink.write(piece)
-                upload.touched = anyio.current_time()
+            try:
+                async for piece in pieces:
+                    await upload.sink.write(piece)
+                    upload.touched = anyio.current_time()
+            except SandboxdError:
+                # Nothing can go on behind what could not be written, and on a full disk it only takes up space.
+                self._uploads.pop(identifier, None)
+                await upload.sink.close()
+                raise
             return upload.offset
 
     async def finish(self, identifier: str, *, sha256: str | None, mode: int | None) -> int:
@@ -81,8 +86,9 @@ class Uploads:
 
         Raises:
             ChecksumMismatchError: it arrived damaged; the upload is given up.
+            PathNotFoundError: it was given up meanwhile.
         """
-        upload = self._uploads[identifier]
+        upload = self._known(identifier)
         async with upload.lock:
             if upload.sink is not None:
                 try:
@@ -102,8 +108,8 @@ class Uploads:
         Raises:
             PathNotFoundError: there is no such upload.
         """
-        self.offset(identifier)
-        upload = self._uploads.pop(identifier)
+        upload = self._known(identifier)
+        del self._uploads[identifier]
         if upload.sink is not None:
             await upload.sink.close()
 
@@ -111,6 +117,12 @@ class Uploads:
         """Discard everything that is not finished."""
         for identifier in list(self._uploads):
             await self.give_up(identifier)
+
+    def _known(self, identifier: str) -> Upload:
+        upload = self._uploads.get(identifier)
+        if upload is None:
+            raise PathNotFoundError(f"no upload {identifier}: it never began, was given up, or the daemon is a new one")
+        return upload
 
     async def _named(self, identifier: str, path: str, offset: int) -> Upload:
         known = self._uploads.get(identifier)

@@ -1,10 +1,12 @@
 """Files of the versioned API: whole, checked, resumed; changed, found and watched; never outside."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import pytest
 from agent_sandbox.sandboxd.app import create_app
 from agent_sandbox.sandboxd.openapi import document
 from agent_sandbox.sandboxd.options import SandboxdOptions
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def call(daemon: Any, method: str, path: str, data: bytes | None = None, **more: Any) -> tuple[int, Any]:
@@ -71,6 +77,59 @@ async def test_upload_goes_on_where_it_broke_off(run_daemon: Any) -> None:
         assert again == (200, {"offset": 3_000_000, "done": True})
         assert (daemon.root / "big.bin").read_bytes() == content
         assert (daemon.root / "big.bin").stat().st_mode & 0o777 == 0o600
+
+
+async def test_upload_that_fills_the_disk_is_given_up_and_frees_it(
+    run_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with run_daemon() as daemon:
+        url = f"{daemon.url}/v1/uploads/u?path=big&offset="
+        async with daemon.session.put(url + "0", data=io.BytesIO(b"x" * 3_000_000)) as response:
+            assert (response.status, (await response.json())["offset"]) == (200, 3_000_000)
+        open_before = open_descriptors()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            async with daemon.session.put(url + "3000000", data=io.BytesIO(b"y" * 3_000_000)) as response:
+                refused = response.status, (await response.json())["code"]
+        async with daemon.session.put(url + "6000000&final=true", data=b"z") as response:
+            later = response.status
+        async with daemon.session.get(f"{daemon.url}/v1/uploads/u") as response:
+            known = response.status
+        names = list(daemon.root.iterdir())
+        open_after = open_descriptors()
+
+    assert refused == (507, "RESOURCE_EXHAUSTED")
+    assert (later, known) == (409, 404)
+    assert names == []
+    assert open_after < open_before
+
+
+async def test_upload_that_is_given_up_while_a_part_arrives_takes_no_more(run_daemon: Any) -> None:
+    async with run_daemon() as daemon:
+        arrived = anyio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x" * 3_000_000
+            await arrived.wait()
+            yield b"y" * 3_000_000
+
+        async def send() -> None:
+            url = f"{daemon.url}/v1/uploads/u?path=big&offset=0&final=true"
+            async with daemon.session.put(url, data=body()) as response:
+                assert response.status == 409
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            status = 404
+            while status == 404:
+                async with daemon.session.delete(f"{daemon.url}/v1/uploads/u") as response:
+                    status = response.status
+            arrived.set()
+
+        assert list(daemon.root.iterdir()) == []
 
 
 async def test_part_at_another_place_is_refused_with_where_to_go_on(run_daemon: Any) -> None:
