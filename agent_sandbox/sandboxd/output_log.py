@@ -7,14 +7,15 @@ In: pieces as they are read. Out: pieces behind a number. Memory is bounded: a f
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 import anyio
 
 ATTACH_GRACE: Final = 60.0
-"""Seconds that a command is held up for a reader that went away and may come back."""
+"""Seconds that a command is held up for a reader that went away and may come back, and that readers which go on wait
+for one that does not."""
 
 
 class Overflow(StrEnum):
@@ -41,9 +42,21 @@ class Piece:
 
 @dataclass(eq=False)
 class Reader:
-    """A place in the log: everything up to `position` was delivered."""
+    """A place in the log.
+
+    Attributes:
+        position: everything up to this number was sent.
+        name: the reader's own name. One that has a name confirms what arrived; of one without, what was sent counts.
+        confirmed: everything up to this number has arrived.
+        moved_at: when `confirmed` last changed, or fell behind.
+        replaced: set when the same reader has come anew, over another connection.
+    """
 
     position: int
+    name: str | None
+    confirmed: int
+    moved_at: float
+    replaced: anyio.Event = field(default_factory=anyio.Event)
 
 
 class OutputLog:
@@ -68,8 +81,9 @@ class OutputLog:
         self._size = 0
         self._readers: set[Reader] = set()
         self._left_at: float | None = None
-        # Everything up to here was delivered to some reader at some time.
+        # Everything up to here has arrived at some reader at some time.
         self._delivered = 0
+        self._looking_again = False
         self._changed = anyio.Event()
 
     @property
@@ -89,16 +103,30 @@ class OutputLog:
 
     def append(self, channel: int, data: bytes) -> None:
         """Take the next piece."""
+        now = anyio.current_time()
+        for reader in self._readers:
+            if reader.confirmed == self.last:
+                reader.moved_at = now
         self.last += 1
         self._pieces.append(Piece(self.last, channel, data))
         self._size += len(data)
         self._make_room()
         self.wake()
 
-    def attach(self, after: int) -> Reader:
-        """Begin to read behind piece number `after`."""
-        reader = Reader(min(after, self.last))
+    def attach(self, after: int, name: str | None = None) -> Reader:
+        """Begin to read behind piece number `after`.
+
+        Args:
+            name: names a reader that confirms what arrived. Its earlier place, left behind by a connection of whose end
+                nobody has heard, is given up.
+        """
+        for earlier in [reader for reader in self._readers if name is not None and reader.name == name]:
+            self._readers.discard(earlier)
+            earlier.replaced.set()
+        place = min(after, self.last)
+        reader = Reader(place, name, place, anyio.current_time())
         self._readers.add(reader)
+        self._confirm(reader, place)
         return reader
 
     def detach(self, reader: Reader) -> None:
@@ -118,15 +146,26 @@ class OutputLog:
         return missed
 
     def following(self, reader: Reader) -> Piece | None:
-        """The next piece for the reader, or None; `delivered` goes on to the one behind it."""
+        """The next piece for the reader, or None; `sent` goes on to the one behind it."""
         if not self._pieces or reader.position >= self.last:
             return None
         return self._pieces[reader.position + 1 - self._pieces[0].sequence]
 
-    def delivered(self, reader: Reader, piece: Piece) -> None:
-        """The reader has that piece."""
+    def sent(self, reader: Reader, piece: Piece) -> None:
+        """That piece is on its way to the reader."""
         reader.position = piece.sequence
-        self._delivered = max(self._delivered, piece.sequence)
+        if reader.name is None:
+            self._confirm(reader, piece.sequence)
+
+    def confirm(self, reader: Reader, sequence: int) -> None:
+        """The reader says that it has everything up to that number."""
+        self._confirm(reader, min(sequence, reader.position))
+
+    def _confirm(self, reader: Reader, sequence: int) -> None:
+        if sequence > reader.confirmed:
+            reader.confirmed = sequence
+            reader.moved_at = anyio.current_time()
+        self._delivered = max(self._delivered, sequence)
         if self._held:
             self._make_room()
 
@@ -147,15 +186,25 @@ class OutputLog:
         if full != self._held:
             self._held = full
             (self._hold if full else self._go_on)()
-        if full and not self._readers and self._overflow is Overflow.AUTO:
+        if full and not self._looking_again and (self._overflow is Overflow.AUTO or len(self._readers) > 1):
             # Nothing is appended while the command is held up, so somebody must look when the grace is over.
-            asyncio.get_running_loop().call_later(ATTACH_GRACE / 2, self._make_room)
+            self._looking_again = True
+            asyncio.get_running_loop().call_later(ATTACH_GRACE / 2, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking_again = False
+        self._make_room()
 
     def _may_forget(self, piece: Piece) -> bool:
-        if any(reader.position < piece.sequence for reader in self._readers):
-            return self._overflow is Overflow.DROP
-        if piece.sequence <= self._delivered or self._overflow is Overflow.DROP:
+        if self._overflow is Overflow.DROP:
+            return True
+        now = anyio.current_time()
+        behind = [reader for reader in self._readers if reader.confirmed < piece.sequence]
+        if behind:
+            # One that takes nothing, because its machine or its network died, must not stop those that go on.
+            return len(behind) < len(self._readers) and all(now - reader.moved_at > ATTACH_GRACE for reader in behind)
+        if piece.sequence <= self._delivered:
             return True
         if self._overflow is Overflow.BLOCK:
             return False
-        return self._left_at is None or anyio.current_time() - self._left_at > ATTACH_GRACE
+        return self._left_at is None or now - self._left_at > ATTACH_GRACE

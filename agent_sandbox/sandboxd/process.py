@@ -14,7 +14,7 @@ import anyio
 from agent_sandbox.sandboxd.child import Child, Launch, StartError, start_child, start_in_terminal
 from agent_sandbox.sandboxd.errors import ConflictError
 from agent_sandbox.sandboxd.execution import KILL_GRACE, OUTPUT_GRACE
-from agent_sandbox.sandboxd.input_pipe import InputPipe
+from agent_sandbox.sandboxd.input_pipe import InputPipe, Writer
 from agent_sandbox.sandboxd.output_log import OutputLog, Overflow
 from agent_sandbox.sandboxd.reaper import Reaper
 from agent_sandbox.sandboxd.terminal import Terminal
@@ -127,14 +127,14 @@ class Process:
         if self._terminal is not None and self._terminal.master >= 0:
             self._terminal.resize(columns, rows)
 
-    async def write_input(self, offset: int, data: bytes) -> None:
-        """Give it input; what it received before is skipped.
+    async def write_input(self, offset: int, data: bytes, *, name: str | None = None) -> None:
+        """Give it input; what it received before from the client of that name is skipped.
 
         Raises:
             ConflictError: it takes no input.
             InvalidRequestError: bytes before `offset` are missing.
         """
-        await self._open_input().write(offset, data)
+        await self._open_input().write(offset, data, name=name)
 
     def end_input(self) -> None:
         """Tell it that no more input comes.
@@ -144,12 +144,13 @@ class Process:
         """
         self._open_input().end()
 
-    def to_json(self) -> dict[str, Any]:
-        """What is told about it."""
+    def to_json(self, name: str | None = None) -> dict[str, Any]:
+        """What is told about it, to the client of that name."""
         code = self.child.returncode if self.child is not None else None
         if self.ended.is_set() and code is None and not self.error:
             code = -signal.SIGKILL
         finished = self.finished
+        writer = self._input.writer(name) if self._input is not None else Writer()
         duration = ((finished or datetime.now(UTC)) - self.started).total_seconds() * 1000
         return {
             "id": self.id,
@@ -164,7 +165,8 @@ class Process:
             "finished_at": finished.isoformat() if finished is not None else None,
             "duration_ms": round(duration, 3),
             "last_seq": self.log.last,
-            "stdin_received": self._input.received if self._input is not None else 0,
+            "stdin_received": writer.received,
+            "stdin_written": writer.written,
             "pty": self.request.terminal is not None,
         }
 

@@ -20,6 +20,7 @@ HEARTBEAT: Final = 5.0
 """Seconds of silence after which a stream says that it is alive."""
 
 BUFFER: Final = 8 * MIB
+MAX_READER_NAME: Final = 64
 FIRST_MESSAGE: Final = 30.0
 """Seconds that a client may take to say what it wants to start."""
 
@@ -64,7 +65,7 @@ class ProcessApi:
 
     async def show(self, request: web.Request) -> web.Response:
         """One process."""
-        return web.json_response(self._named(request).to_json())
+        return web.json_response(self._named(request).to_json(_reader_name(request.query.get("reader"))))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Kill a process and forget it."""
@@ -93,9 +94,9 @@ class ProcessApi:
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         """Attach to a process: its output behind a number, its input, its end."""
         process = self._named(request)
-        after = _whole(request.query.get("after", "0"))
+        after, name = _whole(request.query.get("after", "0")), _reader_name(request.query.get("reader"))
         socket = await _open(request)
-        await self._attach(socket, process, after)
+        await self._attach(request, socket, process, process.log.attach(after, name))
         return socket
 
     async def start_and_stream(self, request: web.Request) -> web.WebSocketResponse:
@@ -106,8 +107,9 @@ class ProcessApi:
             if first.type is not WSMsgType.TEXT:
                 raise InvalidRequestError("the first message must be a text with what to start")
             fields = Fields(read_object(first.data.encode()))
-            process, _ = await self._table.start(self._read_start(fields))
             after = fields.number("after", low=0, high=2**63) or 0
+            name = _reader_name(fields.text("reader"))
+            process, _ = await self._table.start(self._read_start(fields))
         except SandboxdError as error:
             await socket.send_str(json.dumps({"type": "error", "code": error.code, "message": str(error)}))
             await socket.close(code=1008)
@@ -115,14 +117,22 @@ class ProcessApi:
         except TimeoutError:
             await socket.close(code=1008)
             return socket
-        await self._attach(socket, process, after)
+        await self._attach(request, socket, process, process.log.attach(after, name))
         return socket
 
-    async def _attach(self, socket: web.WebSocketResponse, process: Process, after: int) -> None:
-        reader = process.log.attach(after)
+    async def _attach(
+        self, request: web.Request, socket: web.WebSocketResponse, process: Process, reader: Reader
+    ) -> None:
+        async def give_way(scope: anyio.CancelScope) -> None:
+            await reader.replaced.wait()
+            scope.cancel()
+            if request.transport is not None:
+                request.transport.abort()  # A farewell would wait for a network that is not there.
+
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_receive, socket, process, tasks.cancel_scope, name=f"input of {process.id}")
+                tasks.start_soon(_receive, socket, process, reader, tasks.cancel_scope, name=f"input of {process.id}")
+                tasks.start_soon(give_way, tasks.cancel_scope, name=f"successor of a reader of {process.id}")
                 await _send_output(socket, process, reader)
                 tasks.cancel_scope.cancel()
         except ExceptionGroup as group:
@@ -182,15 +192,15 @@ async def _open(request: web.Request) -> web.WebSocketResponse:
 async def _send_output(socket: web.WebSocketResponse, process: Process, reader: Reader) -> None:
     """Send the process, then everything behind the reader's place as it comes, then the end."""
     log = process.log
-    await _notify(socket, type="process", process=process.to_json())
+    await _notify(socket, type="process", process=process.to_json(reader.name))
     while True:
         if (missed := log.gap(reader)) is not None:
             await _notify(socket, type="gap", first=missed[0], last=missed[1])
         elif (piece := log.following(reader)) is not None:
             await socket.send_bytes(_OUTPUT_HEAD.pack(piece.channel, piece.sequence) + piece.data)
-            log.delivered(reader, piece)
+            log.sent(reader, piece)
         elif not process.running:
-            await _notify(socket, type="exit", process=process.to_json())
+            await _notify(socket, type="exit", process=process.to_json(reader.name))
             await socket.close()
             return
         else:
@@ -200,15 +210,17 @@ async def _send_output(socket: web.WebSocketResponse, process: Process, reader: 
                 await _notify(socket, type="heartbeat", last_seq=log.last)
 
 
-async def _receive(socket: web.WebSocketResponse, process: Process, attached: anyio.CancelScope) -> None:
-    """Take input, sizes and signals until the client goes away; then end the attachment."""
+async def _receive(
+    socket: web.WebSocketResponse, process: Process, reader: Reader, attached: anyio.CancelScope
+) -> None:
+    """Take input, confirmations, sizes and signals until the client goes away; then end the attachment."""
     try:
         async for message in socket:
             try:
                 if message.type is WSMsgType.BINARY:
-                    await _take_input(process, message.data)
+                    await _take_input(process, reader, message.data)
                 elif message.type is WSMsgType.TEXT:
-                    _take_notice(process, read_object(message.data.encode()))
+                    _take_notice(process, reader, read_object(message.data.encode()))
             except SandboxdError as error:
                 await _notify(socket, type="error", code=error.code, message=str(error))
                 await socket.close(code=1008)
@@ -216,14 +228,14 @@ async def _receive(socket: web.WebSocketResponse, process: Process, attached: an
         attached.cancel()
 
 
-async def _take_input(process: Process, data: bytes) -> None:
+async def _take_input(process: Process, reader: Reader, data: bytes) -> None:
     if len(data) < _INPUT_HEAD.size:
         raise InvalidRequestError("input must begin with its offset: 8 bytes, the highest first")
     (offset,) = _INPUT_HEAD.unpack_from(data)
-    await process.write_input(offset, data[_INPUT_HEAD.size :])
+    await process.write_input(offset, data[_INPUT_HEAD.size :], name=reader.name)
 
 
-def _take_notice(process: Process, notice: dict[str, Any]) -> None:
+def _take_notice(process: Process, reader: Reader, notice: dict[str, Any]) -> None:
     match notice.get("type"):
         case "stdin_eof":
             process.end_input()
@@ -232,7 +244,7 @@ def _take_notice(process: Process, notice: dict[str, Any]) -> None:
         case "signal":
             _send_signal(process, notice)
         case "ack":
-            return  # Every piece counts as delivered once it was sent.
+            process.log.confirm(reader, Fields(notice).number("seq", low=0, high=2**63) or 0)
         case other:
             raise InvalidRequestError(f"unknown message type {other!r}")
 
@@ -252,6 +264,12 @@ def _size(fields: Fields) -> tuple[int, int]:
 
 async def _notify(socket: web.WebSocketResponse, **notice: Any) -> None:
     await socket.send_str(json.dumps(notice))
+
+
+def _reader_name(text: str | None) -> str | None:
+    if text is not None and not (0 < len(text) <= MAX_READER_NAME and text.isprintable()):
+        raise InvalidRequestError(f"reader must be 1 to {MAX_READER_NAME} printable characters")
+    return text
 
 
 def _whole(text: str) -> int:

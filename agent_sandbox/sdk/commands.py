@@ -22,11 +22,13 @@ from agent_sandbox.sdk.errors import (
 from agent_sandbox.sdk.process import SILENCE_SECONDS, AsyncProcess, read_process
 from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import OUTPUT_LIMIT, ExecutionResult, OutputCallback, ProcessInfo, Terminal
-from agent_sandbox.sdk.shielding import unbroken
-from agent_sandbox.sdk.wire import Wire
+from agent_sandbox.sdk.shielding import background_tasks, unbroken
+from agent_sandbox.sdk.wire import Wire, close_websocket
 
 _REQUEST_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 3.0
+_START_SECONDS: Final = 3.0
+"""How long a start whose caller was cancelled is waited for, so that the command can be killed."""
 
 
 class AsyncCommands:
@@ -75,15 +77,21 @@ class AsyncCommands:
                 raise unsupported("standard input and users")
             return await self._run_legacy(command, timeout, env, cwd, on_stdout, on_stderr, max_output)
         process = await self.start(command, timeout=timeout, env=env, cwd=cwd, user=user, stdin=stdin is not None)
+        failures: list[SandboxError] = []
         try:
-            if stdin is not None:
-                await _feed(process, stdin)
-            return await process.wait(on_stdout=on_stdout, on_stderr=on_stderr, max_output=max_output)
+            async with background_tasks() as tasks:
+                if stdin is not None:
+                    # Beside the reading: a command may answer its input before it has taken all of it.
+                    tasks.start_soon(_feed, process, stdin, failures, name=f"input of {process.id}")
+                result = await process.wait(on_stdout=on_stdout, on_stderr=on_stderr, max_output=max_output)
         except BaseException:
             await _kill_unbroken(process)
             raise
         finally:
             await process.detach()
+        if failures:
+            raise failures[0]
+        return result
 
     async def start(
         self,
@@ -163,30 +171,42 @@ class AsyncCommands:
         return [read_process(item) for item in items]
 
     async def _start(self, request: dict[str, Any]) -> AsyncProcess:
-        """Start and attach in one round trip.
+        """Start and attach in one round trip. A caller that is cancelled meanwhile leaves no command behind."""
+        socket = await self._wire.open_websocket("v1/exec")
+        started: list[AsyncProcess] = []
+        try:
+            return await unbroken(
+                lambda: self._start_over(socket, request), keep=started.append, patience=_START_SECONDS
+            )
+        except BaseException:
+            try:
+                for process in started:
+                    await _kill_unbroken(process)
+            finally:
+                await close_websocket(socket)
+            raise
+
+    async def _start_over(self, socket: aiohttp.ClientWebSocketResponse, request: dict[str, Any]) -> AsyncProcess:
+        """Send the request and wait for the process.
 
         If the connection breaks after the request was sent, the daemon is asked whether it knows the operation; the
         request is not sent again, because a daemon that was restarted meanwhile would run the command a second time.
         """
-        socket = await self._wire.open_websocket("v1/exec")
+        reader = secrets.token_hex(8)
         try:
-            await socket.send_str(json.dumps(request))
+            await socket.send_str(json.dumps({**request, "reader": reader}))
             first = await socket.receive(timeout=SILENCE_SECONDS)
             if first.type is not aiohttp.WSMsgType.TEXT:
                 raise ConnectionError(f"the stream ended with {first.type.name}")
             data = first.json()
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            await socket.close()
+            await close_websocket(socket)
             return await self._find_operation(request, error)
-        except BaseException:
-            await socket.close()
-            raise
-        if data.get("type") != "process":
-            await socket.close()
-            if data.get("type") == "error":
-                raise error_for_code(data.get("code", ""), str(data.get("message", "")), "starting a command")
-            raise SandboxProtocolError(f"the daemon began a stream with {data.get('type')!r} instead of the process")
-        return AsyncProcess(self._wire, read_process(data["process"]), socket=socket)
+        if data.get("type") == "process":
+            return AsyncProcess(self._wire, read_process(data["process"]), socket=socket, reader=reader)
+        if data.get("type") == "error":
+            raise error_for_code(data.get("code", ""), str(data.get("message", "")), "starting a command")
+        raise SandboxProtocolError(f"the daemon began a stream with {data.get('type')!r} instead of the process")
 
     async def _find_operation(self, request: dict[str, Any], error: Exception) -> AsyncProcess:
         data = (await self._wire.request("GET", "v1/processes", timeout=_REQUEST_SECONDS)).json()
@@ -256,15 +276,16 @@ async def _kill_unbroken(process: AsyncProcess) -> None:
     await unbroken(kill)
 
 
-async def _feed(process: AsyncProcess, data: bytes | str) -> None:
-    """Send all input; a process that ends without reading it is no error."""
-    content = data.encode() if isinstance(data, str) else data
+async def _feed(process: AsyncProcess, data: bytes | str, failures: list[SandboxError]) -> None:
+    """Send all input; a process that ends without reading it is no error. Any other error ends the process."""
     try:
-        for start in range(0, len(content), 1 << 16):
-            await process.send_stdin(content[start : start + (1 << 16)])
+        await process.send_stdin(data)
         await process.close_stdin()
     except SandboxProcessNotFoundError:
         return
+    except SandboxError as error:
+        failures.append(error)
+        await _kill_unbroken(process)
 
 
 __all__ = ["AsyncCommands"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import aiohttp
-import anyio
 
 from agent_sandbox.sdk import copying, legacy
 from agent_sandbox.sdk.commands import unsupported
@@ -32,7 +31,7 @@ from agent_sandbox.sdk.results import (
     TransferReport,
 )
 from agent_sandbox.sdk.transfers import CHUNK, Download, Upload, open_source
-from agent_sandbox.sdk.wire import Answer, Wire, encode_path, payload
+from agent_sandbox.sdk.wire import Answer, Wire, close_websocket, encode_path, payload
 
 _REQUEST_SECONDS: Final = 60.0
 _CHECKSUM_SECONDS: Final = 300.0
@@ -332,8 +331,7 @@ class AsyncFiles:
                     yield event
             raise SandboxOutcomeUnknownError(f"watching {path!r}: the connection broke; changes may have been missed")
         finally:
-            with anyio.move_on_after(2, shield=True):
-                await socket.close()
+            await close_websocket(socket)
 
     async def sync(
         self,

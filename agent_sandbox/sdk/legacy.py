@@ -13,6 +13,8 @@ from typing import Any, Final
 from agent_sandbox.sdk.errors import (
     CommandTimeoutError,
     RequestTimeoutError,
+    SandboxGoneError,
+    SandboxOutcomeUnknownError,
     SandboxProtocolError,
     SandboxRequestError,
 )
@@ -44,7 +46,14 @@ async def execute(wire: Wire, command: str, timeout: float | None, *, path: str 
         "on_disconnect": "kill",
     }
     what = f"command {command!r}"
-    result = await post_for_result(wire, path, fields, timeout, what)
+    try:
+        result = await post_for_result(wire, path, fields, timeout, what)
+    except SandboxOutcomeUnknownError as error:
+        if await wire.is_gone():
+            raise SandboxGoneError(
+                f"{what} was lost with its sandbox {wire.name}, which is being deleted or is gone"
+            ) from error
+        raise
     await wire.check_not_ended(result, what)
     return result
 

@@ -7,6 +7,7 @@ in seconds).
 """
 
 import json
+import secrets
 import struct
 from collections import deque
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from agent_sandbox.sdk.errors import (
 )
 from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import OUTPUT_LIMIT, ExecutionResult, Output, OutputCallback, ProcessInfo
-from agent_sandbox.sdk.wire import Wire
+from agent_sandbox.sdk.wire import Wire, close_websocket
 
 SILENCE_SECONDS: Final = 16.0
 """The daemon says something at least every 5 seconds: after three missed heartbeats the connection is dead."""
@@ -44,6 +45,12 @@ DEAD_SECONDS: Final = 3.0
 
 STDIN_WINDOW: Final = 4 * 2**20
 """Bytes of standard input that may be under way, and are kept to be sent again after a reconnect."""
+
+STDIN_PIECE: Final = 2**18
+"""Bytes of standard input per message; the daemon closes a stream over messages that are too long."""
+
+ACK_BYTES: Final = 2**20
+"""The daemon holds back what was not confirmed, in case the connection breaks; so often it is confirmed."""
 
 ATTEMPT_SECONDS: Final = 3.0
 _PAUSE: Final = 0.25
@@ -66,6 +73,7 @@ class AsyncProcess:
     Attributes:
         id: its name in this sandbox.
         info: what the daemon last said of it.
+        missed: how many pieces of output were forgotten before this handle could read them.
     """
 
     def __init__(
@@ -75,15 +83,22 @@ class AsyncProcess:
         *,
         after: int = 0,
         socket: aiohttp.ClientWebSocketResponse | None = None,
+        reader: str | None = None,
     ) -> None:
         self.id: str = info.id
         self.info: ProcessInfo = info
+        self.missed: int = 0
+        # Names this handle to the daemon, so that a new connection of it takes the place of the old one.
+        self._reader = reader or secrets.token_hex(8)
         self._wire = wire
         self._sequence = after
         self._socket = socket
         self._attaching = anyio.Lock()
         self._pieces: deque[Output] = deque()
         self._ended = False
+        # What was handed out and not confirmed yet: its last number, and how many bytes.
+        self._taken = after
+        self._unconfirmed = 0
         # Standard input that the daemon has not confirmed, and the offset of its first byte.
         self._stdin = bytearray()
         self._stdin_offset = 0
@@ -104,7 +119,10 @@ class AsyncProcess:
                 await self.detach()
                 raise StopAsyncIteration
             await self._receive()
-        return self._pieces.popleft()
+        piece = self._pieces.popleft()
+        self._taken = piece.sequence
+        self._unconfirmed += len(piece.data)
+        return piece
 
     async def wait(
         self,
@@ -137,25 +155,24 @@ class AsyncProcess:
     async def send_stdin(self, data: bytes | str) -> None:
         """Write to the process's standard input. It must have been started with ``stdin=True`` or a terminal.
 
-        Waits while too much is under way. Bytes arrive once and in order, reconnects included.
+        Waits while too much is under way, as with any pipe: what answers its input must also be read. Bytes arrive once
+        and in order, reconnects included.
 
         Raises:
             SandboxProcessNotFoundError: it has ended.
             SandboxError: the sandbox died, or the network was away for too long.
         """
-        chunk = data.encode() if isinstance(data, str) else data
+        content = memoryview(data.encode() if isinstance(data, str) else data)
         self._check_open()
-        offset = self._stdin_offset + len(self._stdin)
-        self._stdin += chunk
-        await self._send(_STDIN_HEAD.pack(offset) + chunk)
-        while len(self._stdin) > STDIN_WINDOW:
-            await self._confirm_stdin()
+        for start in range(0, len(content), STDIN_PIECE):
+            await self._send_piece(bytes(content[start : start + STDIN_PIECE]))
 
     async def close_stdin(self) -> None:
         """Tell the process that no more input comes."""
         self._check_open()
+        socket = await self._attach()
         self._stdin_closed = True
-        await self._send({"type": "stdin_eof"})
+        await self._transmit(socket, {"type": "stdin_eof"})
 
     async def resize(self, columns: int, rows: int) -> None:
         """Tell the process's terminal its new size."""
@@ -187,7 +204,9 @@ class AsyncProcess:
             SandboxProcessNotFoundError: it does not know it any more.
         """
         try:
-            answer = await self._wire.request("GET", f"v1/processes/{self.id}", timeout=30)
+            answer = await self._wire.request(
+                "GET", f"v1/processes/{self.id}", timeout=30, query={"reader": self._reader}
+            )
         except SandboxFileNotFoundError as error:
             raise self._unknown(error.status) from error
         data = answer.json()
@@ -196,9 +215,7 @@ class AsyncProcess:
 
     async def detach(self) -> None:
         """Let go of the process without ending it; output until now is not lost for a later attachment."""
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
+        await self._drop(self._socket)
 
     def _result(self, stdout: Collector, stderr: Collector) -> ExecutionResult:
         info = self.info
@@ -215,8 +232,8 @@ class AsyncProcess:
             stdout=stdout.text,
             stderr=errors.decode("utf-8", "replace"),
             exit_code=info.exit_code if info.exit_code is not None else 127,
-            stdout_truncated=stdout.truncated,
-            stderr_truncated=stderr.truncated,
+            stdout_truncated=stdout.truncated or self.missed > 0,
+            stderr_truncated=stderr.truncated or self.missed > 0,
             duration=duration,
             stdout_bytes=stdout.kept,
             stderr_bytes=errors,
@@ -227,17 +244,20 @@ class AsyncProcess:
     async def _receive(self) -> None:
         """Wait for one message, opening the stream again where it broke."""
         socket = await self._attach()
+        if self._unconfirmed >= ACK_BYTES:
+            self._unconfirmed = 0
+            await self._transmit(socket, {"type": "ack", "seq": self._taken})
         try:
             message = await socket.receive(timeout=SILENCE_SECONDS)
         except TimeoutError:
-            await self.detach()
+            await self._drop(socket)
             return
         if message.type is aiohttp.WSMsgType.BINARY:
             self._take_output(message.data)
         elif message.type is aiohttp.WSMsgType.TEXT:
             self._take_notice(message.json())
         elif not self._ended:
-            await self.detach()
+            await self._drop(socket)
 
     def _take_output(self, data: bytes) -> None:
         if len(data) < _OUTPUT_HEAD.size:
@@ -257,7 +277,9 @@ class AsyncProcess:
                 self._note(data["process"])
                 self._ended = True
             case "gap":
-                self._sequence = max(self._sequence, int(data["last"]))
+                last = int(data["last"])
+                self.missed += max(0, last - max(self._sequence, int(data["first"]) - 1))
+                self._sequence = max(self._sequence, last)
             case "error":
                 if data.get("code") == "NOT_FOUND":
                     raise self._unknown(404)
@@ -267,7 +289,8 @@ class AsyncProcess:
 
     def _note(self, data: dict[str, Any]) -> None:
         self.info = read_process(data)
-        received = int(data.get("stdin_received") or 0)
+        # Confirmed is what the command has, or could have: so no more than the window is ever held for it.
+        received = int(data.get("stdin_written", data.get("stdin_received")) or 0)
         if received > self._stdin_offset:
             del self._stdin[: received - self._stdin_offset]
             self._stdin_offset = received
@@ -293,7 +316,9 @@ class AsyncProcess:
             try:
                 with anyio.fail_after(ATTEMPT_SECONDS):
                     return await self._wire.open_websocket(
-                        f"v1/processes/{self.id}/stream", query={"after": str(self._sequence)}, patience=0
+                        f"v1/processes/{self.id}/stream",
+                        query={"after": str(self._sequence), "reader": self._reader},
+                        patience=0,
                     )
             except SandboxFileNotFoundError as error:
                 raise self._unknown(error.status) from error
@@ -316,17 +341,39 @@ class AsyncProcess:
                 "or its daemon died, and the process with it"
             ) from error
 
+    async def _drop(self, socket: aiohttp.ClientWebSocketResponse | None) -> None:
+        """Give up a connection; a newer one, of whoever else uses this handle, stays."""
+        if self._socket is socket:
+            self._socket = None
+        if socket is not None:
+            await close_websocket(socket)
+
     # Sending
 
-    async def _send(self, message: bytes | dict[str, Any]) -> None:
+    async def _send_piece(self, piece: bytes) -> None:
         socket = await self._attach()
+        # Nothing is awaited from here until the message is on its way: a cancelled call has sent a piece or has not.
+        offset = self._stdin_offset + len(self._stdin)
+        self._stdin += piece
+        await self._transmit(socket, _STDIN_HEAD.pack(offset) + piece)
+        moved = anyio.current_time()
+        while len(self._stdin) > STDIN_WINDOW:
+            if await self._confirm_stdin():
+                moved = anyio.current_time()
+            elif anyio.current_time() - moved > SILENCE_SECONDS:
+                # Perhaps the connection broke, and nobody reads who would have noticed.
+                moved = anyio.current_time()
+                await self._drop(socket)
+                socket = await self._attach()
+
+    async def _transmit(self, socket: aiohttp.ClientWebSocketResponse, message: bytes | dict[str, Any]) -> None:
         try:
             if isinstance(message, bytes):
                 await socket.send_bytes(message)
             else:
                 await socket.send_str(json.dumps(message))
         except (aiohttp.ClientError, ConnectionError):
-            await self.detach()
+            await self._drop(socket)
             await self._attach()  # sends again what was not confirmed
 
     async def _resend_stdin(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -335,12 +382,18 @@ class AsyncProcess:
         if self._stdin_closed:
             await socket.send_str(json.dumps({"type": "stdin_eof"}))
 
-    async def _confirm_stdin(self) -> None:
+    async def _confirm_stdin(self) -> bool:
+        """Ask how far the input has come; False if it has not, after a pause."""
         before = self._stdin_offset
-        await self.refresh()
+        try:
+            await self.refresh()
+        except (SandboxConnectionError, SandboxOutcomeUnknownError, RequestTimeoutError):
+            await self._drop(self._socket)
+            await self._attach()  # waits for the network, or says that there is no hope
         self._check_open()
         if self._stdin_offset == before:
             await anyio.sleep(_PAUSE)  # the process does not read at present
+        return self._stdin_offset > before
 
     def _check_open(self) -> None:
         if self.info.state != "running":

@@ -1,5 +1,6 @@
 """Work that no cancellation may cut in half, and helpers that run beside a block of the user's."""
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -28,7 +29,9 @@ async def background_tasks() -> AsyncIterator[TaskGroup]:
         raise failure
 
 
-async def unbroken(work: Callable[[], Awaitable[T]], *, keep: Callable[[T], None] | None = None) -> T:
+async def unbroken(
+    work: Callable[[], Awaitable[T]], *, keep: Callable[[T], None] | None = None, patience: float = math.inf
+) -> T:
     """Run the work to its end, then let a cancellation that came meanwhile take effect.
 
     A shielded scope alone stops only anyio's cancellation; ``Task.cancel()`` (``asyncio.timeout``, Ctrl-C under
@@ -37,26 +40,35 @@ async def unbroken(work: Callable[[], Awaitable[T]], *, keep: Callable[[T], None
     Args:
         work: what to do; bound it yourself.
         keep: gets the result even if the caller is being cancelled and so never sees a return value.
+        patience: seconds that the work may go on once the caller is cancelled; then it is cancelled, too.
 
     Raises:
         Exception: whatever the work raised.
     """
     results: list[T] = []
     failures: list[Exception] = []
+    done = anyio.Event()
+    shield = anyio.CancelScope(shield=True)
 
     async def run() -> None:
-        with anyio.CancelScope(shield=True):
+        with shield:
             try:
                 result = await work()
+                results.append(result)
+                if keep is not None:
+                    keep(result)
             except Exception as error:
                 failures.append(error)
-                return
-        results.append(result)
-        if keep is not None:
-            keep(result)
+            finally:
+                done.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run, name="unbroken work")
+        try:
+            await done.wait()
+        except BaseException:
+            shield.deadline = anyio.current_time() + patience
+            raise
     if failures:
         raise failures[0]
     return results[0]

@@ -44,7 +44,9 @@ itself waits for one."""
 
 READING_METHODS: Final = frozenset({"GET", "HEAD"})
 _CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
-_ANY_ERROR: Final = frozenset(range(400, 600))
+_NO_SUCH_PATH: Final = frozenset({400, 404, 405, 406, 410, 422, 501})
+"""What a runtime that has never heard of a path says."""
+
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _ENDING_SIGNALS: Final = frozenset({-signal.SIGTERM, -signal.SIGKILL})
@@ -117,6 +119,12 @@ def encode_path(path: str) -> str:
     encoded = quote(path, safe="")
     # "." and ".." are dot segments in a URL even though nothing in them needs encoding.
     return encoded.replace(".", "%2E") if encoded in {".", ".."} else encoded
+
+
+async def close_websocket(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Close a WebSocket, even while the caller is being cancelled; the farewell is waited for two seconds at most."""
+    with anyio.CancelScope(shield=True):
+        await socket.close()
 
 
 class Wire:
@@ -244,9 +252,13 @@ class Wire:
         )
 
     async def speaks_v1(self) -> bool:
-        """Whether the sandbox's runtime has our versioned API beside the legacy contract; asked once."""
+        """Whether the sandbox's runtime has our versioned API beside the legacy contract; asked once.
+
+        Raises:
+            SandboxError: it cannot be found out now, because the runtime is overloaded, ends, or wants a credential.
+        """
         if self._speaks_v1 is None:
-            answer = await self.request("GET", "v1/health", timeout=CONNECT_SECONDS, accept=_ANY_ERROR)
+            answer = await self.request("GET", "v1/health", timeout=CONNECT_SECONDS, accept=_NO_SUCH_PATH)
             self._speaks_v1 = answer.status == 200 and HEADER_DAEMON_VERSION in answer.headers
         return self._speaks_v1
 
@@ -256,13 +268,16 @@ class Wire:
         Raises:
             SandboxGoneError: the sandbox ends, and ended the command; carries its output.
         """
-        if result.exit_code not in _ENDING_SIGNALS or self._exists is None or await self._exists():
-            return
-        raise SandboxGoneError(
-            f"{what} was ended with its sandbox {self.name}, which is being deleted or is gone",
-            stdout=result.stdout,
-            stderr=result.stderr,
-        )
+        if result.exit_code in _ENDING_SIGNALS and await self.is_gone():
+            raise SandboxGoneError(
+                f"{what} was ended with its sandbox {self.name}, which is being deleted or is gone",
+                stdout=result.stdout,
+                stderr=result.stderr,
+            )
+
+    async def is_gone(self) -> bool:
+        """Whether the cluster says that the sandbox is being deleted or does not exist; False if it cannot be asked."""
+        return self._exists is not None and not await self._exists()
 
     async def is_way_open(self) -> bool:
         """Whether the network leads to where the sandbox is served from: the router, or else the Pod's host."""
@@ -416,4 +431,4 @@ class Wire:
         )
 
 
-__all__ = ["Answer", "Route", "Target", "Wire", "encode_path", "payload"]
+__all__ = ["Answer", "Route", "Target", "Wire", "close_websocket", "encode_path", "payload"]

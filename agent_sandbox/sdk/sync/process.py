@@ -24,6 +24,7 @@ class Process(Facade[AsyncProcess]):
     Attributes:
         id: its name in this sandbox.
         info: what the daemon last said of it.
+        missed: how many pieces of output were forgotten before this handle could read them.
     """
 
     @property
@@ -35,6 +36,11 @@ class Process(Facade[AsyncProcess]):
     def info(self) -> ProcessInfo:
         """What the daemon last said of it."""
         return self._inner.info
+
+    @property
+    def missed(self) -> int:
+        """How many pieces of output were forgotten before this handle could read them."""
+        return self._inner.missed
 
     def wait(
         self,
@@ -66,7 +72,8 @@ class Process(Facade[AsyncProcess]):
     def send_stdin(self, data: bytes | str) -> None:
         """Write to the process's standard input. It must have been started with ``stdin=True`` or a terminal.
 
-        Waits while too much is under way. Bytes arrive once and in order, reconnects included.
+        Waits while too much is under way, as with any pipe: what answers its input must also be read. Bytes arrive once
+        and in order, reconnects included.
 
         Raises:
             SandboxProcessNotFoundError: it has ended.

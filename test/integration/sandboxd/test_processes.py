@@ -71,8 +71,8 @@ async def started(daemon: Any, **request: Any) -> AsyncIterator[Stream]:
 
 
 @asynccontextmanager
-async def attached(daemon: Any, process: str, after: int = 0) -> AsyncIterator[Stream]:
-    async with daemon.session.ws_connect(f"{daemon.url}/v1/processes/{process}/stream?after={after}") as socket:
+async def attached(daemon: Any, process: str, after: int = 0, more: str = "") -> AsyncIterator[Stream]:
+    async with daemon.session.ws_connect(f"{daemon.url}/v1/processes/{process}/stream?after={after}{more}") as socket:
         stream = Stream(socket)
         stream.sequence = after
         yield stream
@@ -124,6 +124,63 @@ async def test_lost_connection_loses_no_output(run_daemon: Any, tmp_path: Path) 
     lines = b"".join(b"line %d\n" % number for number in range(2000))
     assert second.output[1] == b"open\n" + lines
     assert whole.output[1] == b"before\nopen\n" + lines
+
+
+async def test_what_was_sent_and_not_confirmed_is_kept(run_daemon: Any) -> None:
+    request = {"shell": "head -c 2000000 /dev/zero; echo end", "buffer_bytes": 100_000, "reader": "r"}
+    async with run_daemon() as daemon:
+        async with started(daemon, **request) as lost:
+            begin = await lost.until_notice("process")
+            await lost.until(lambda: len(lost.output[1]) >= 100_000)  # more the daemon must not give without a word
+        async with attached(daemon, begin["process"]["id"], more="&reader=r") as stream:
+
+            async def confirm() -> None:
+                while True:
+                    await stream.tell(type="ack", seq=stream.sequence)
+                    await anyio.sleep(0.001)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(confirm)
+                await stream.until_notice("exit")
+                tasks.cancel_scope.cancel()
+
+    assert not [notice for notice in stream.notices if notice["type"] == "gap"]
+    assert len(stream.output[1]) == 2_000_004
+
+
+async def test_reader_that_comes_anew_takes_the_place_of_its_lost_connection(run_daemon: Any) -> None:
+    request = {"shell": "head -c 2000000 /dev/zero", "buffer_bytes": 100_000, "reader": "r"}
+    async with run_daemon() as daemon, started(daemon, **request) as lost:
+        begin = await lost.until_notice("process")
+        # The daemon has not heard that this connection is dead, and would wait for its confirmations.
+        async with attached(daemon, begin["process"]["id"], more="&reader=r") as stream:
+            while stream.output[1] == b"" or stream.notices[-1]["type"] != "exit":
+                await stream.next()
+                await stream.tell(type="ack", seq=stream.sequence)
+            with anyio.fail_after(5):
+                while (await lost.socket.receive()).type is aiohttp.WSMsgType.BINARY:
+                    pass
+
+    assert lost.socket.closed
+    assert len(stream.output[1]) == 2_000_000
+
+
+async def test_clients_that_type_into_one_command_have_offsets_of_their_own(run_daemon: Any) -> None:
+    async with run_daemon() as daemon, started(daemon, argv=["cat"], stdin=True, reader="a") as first:
+        begin = await first.until_notice("process")
+        path = f"/v1/processes/{begin['process']['id']}"
+        await first.type(b"one ")
+        await first.until(lambda: first.output[1] == b"one ")
+        async with attached(daemon, begin["process"]["id"], more="&reader=b") as second:
+            await second.type(b"two ")
+            await first.until(lambda: first.output[1] == b"one two ")
+            _, told = await call(daemon, "GET", path + "?reader=b")
+            await first.type(b"three", offset=4)
+            await first.tell(type="stdin_eof")
+            await first.until_notice("exit")
+
+    assert first.output[1] == b"one two three"
+    assert (told["stdin_received"], told["stdin_written"]) == (4, 4)
 
 
 async def test_same_operation_is_started_once(run_daemon: Any, tmp_path: Path) -> None:

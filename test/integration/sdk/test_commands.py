@@ -24,6 +24,7 @@ from agent_sandbox.sdk import (
     Terminal,
     UnsupportedByRuntimeError,
 )
+from agent_sandbox.sdk import commands as commands_module
 from agent_sandbox.sdk import process as process_module
 from agent_sandbox.sdk.routes import RouterRoute, make_session
 from agent_sandbox.sdk.wire import Target, Wire
@@ -64,6 +65,9 @@ class ScriptedDaemon:
         self.knows = True
         self.versioned = True
         self.break_at_start = False
+        self.asked = anyio.Event()
+        self.answer_starts: anyio.Event | None = None
+        self.health_status = 200
         self.stdin_received = 0
         self.state: dict[str, Any] = {"state": "running", "exit_code": None}
 
@@ -98,7 +102,7 @@ class ScriptedDaemon:
     async def health(self, request: web.Request) -> web.Response:
         if not self.versioned:
             raise web.HTTPNotFound
-        return web.json_response({"status": "ok"}, headers={"X-Sandboxd-Version": "1"})
+        return web.json_response({"status": "ok"}, status=self.health_status, headers={"X-Sandboxd-Version": "1"})
 
     async def execute(self, request: web.Request) -> web.Response:
         self.starts.append(await request.json())
@@ -108,6 +112,9 @@ class ScriptedDaemon:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self.starts.append(await socket.receive_json())
+        self.asked.set()
+        if self.answer_starts is not None:
+            await self.answer_starts.wait()
         if self.break_at_start:
             assert request.transport is not None
             request.transport.abort()
@@ -370,6 +377,69 @@ async def test_a_cancelled_run_kills_its_command() -> None:
             await commands.run(["x"])
 
     assert daemon.signals == [{"signal": "SIGKILL", "scope": "group"}]
+
+
+async def test_a_start_that_is_cancelled_before_its_answer_leaves_no_command() -> None:
+    daemon = ScriptedDaemon()
+    daemon.answer_starts = anyio.Event()
+    async with serving(daemon) as (commands, _), anyio.create_task_group() as tasks:
+        tasks.start_soon(commands.start, ["sleep", "1000"])
+        await daemon.asked.wait()
+        tasks.cancel_scope.cancel()
+        daemon.answer_starts.set()
+
+    assert daemon.signals == [{"signal": "SIGKILL", "scope": "group"}]
+
+
+async def test_a_start_that_is_cancelled_does_not_wait_for_a_daemon_that_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands_module, "_START_SECONDS", 0.05)
+    daemon = ScriptedDaemon()
+    daemon.answer_starts = anyio.Event()
+    async with serving(daemon) as (commands, _):
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(commands.start, ["sleep", "1000"])
+                await daemon.asked.wait()
+                tasks.cancel_scope.cancel()
+        daemon.answer_starts.set()
+
+
+async def test_forgotten_output_is_counted_and_the_result_says_that_it_is_cut() -> None:
+    daemon = ScriptedDaemon()
+    daemon.script = [output(1, b"a"), {"type": "gap", "first": 2, "last": 4}, output(5, b"b"), daemon.exit()]
+    async with serving(daemon) as (commands, _):
+        process = await commands.start(["x"], overflow="drop")
+        result = await process.wait()
+
+    assert process.missed == 3
+    assert result.stdout == "ab"
+    assert result.stdout_truncated
+
+
+async def test_what_was_read_is_confirmed_in_large_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "ACK_BYTES", 10)
+    daemon = ScriptedDaemon()
+    daemon.script = [output(1, b"12345"), output(2, b"12345"), output(3, b"1"), "eof", daemon.exit()]
+    async with serving(daemon) as (commands, _):
+        await commands.run(["x"])
+
+    assert daemon.notices == [{"type": "ack", "seq": 2}]
+    assert daemon.starts[0]["reader"]
+
+
+async def test_a_runtime_that_is_overloaded_is_not_taken_for_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = ScriptedDaemon()
+    daemon.script = [daemon.exit()]
+    daemon.health_status = 503
+    async with serving(daemon) as (commands, _):
+        with pytest.raises(SandboxRequestError, match="503"):
+            await commands.run(["x"])
+        daemon.health_status = 200
+        await commands.run(["x"])
+
+    assert "argv" in daemon.starts[0]
 
 
 async def test_what_cannot_be_started_says_why() -> None:

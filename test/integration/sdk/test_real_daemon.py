@@ -156,6 +156,33 @@ async def test_megabytes_of_input_and_output_arrive_whole(cluster: PretendCluste
     assert not result.stdout_truncated
 
 
+async def test_a_command_that_answers_more_input_than_all_buffers_hold_does_not_stand_still(
+    cluster: PretendCluster,
+) -> None:
+    data = bytes(36 * 2**20)
+    async with opened(cluster) as sandbox:
+        with anyio.fail_after(30):
+            result = await sandbox.commands.run(["cat"], stdin=data, max_output=len(data))
+
+    assert len(result.stdout_bytes) == len(data)
+    assert not result.stdout_truncated
+
+
+async def test_a_handle_that_was_found_again_types_behind_what_others_typed(cluster: PretendCluster) -> None:
+    async with opened(cluster) as sandbox:
+        first = await sandbox.commands.start("while read x; do echo got $x; done", stdin=True)
+        await first.send_stdin("one\n")
+        assert (await anext(first)).text == "got one\n"
+        second = await sandbox.commands.connect(first.id, after=1)
+        await second.send_stdin("two\n")
+        assert (await anext(second)).text == "got two\n"
+        await first.send_stdin("three\n")
+        await second.close_stdin()
+        text = "".join([piece.text async for piece in second])
+
+    assert text == "got three\n"
+
+
 async def test_endless_output_is_cut_at_the_cap_and_memory_stays_flat(cluster: PretendCluster) -> None:
     async with opened(cluster) as sandbox:
         result = await sandbox.commands.run("head -c 50000000 /dev/zero", max_output=1000)
