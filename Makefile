@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 PYTHON ?=
 PYTEST_ARGS ?=
 KUBECTL ?= kubectl
-export PYTHON VENV
+REGISTRY ?=
+VERSION ?=
+COMPONENTS ?=
+export PYTHON VENV KUBECTL REGISTRY VERSION COMPONENTS
 
 .DEFAULT_GOAL := help
 
@@ -79,6 +82,38 @@ kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against;
 test-envtest: setup ## Run the tests that need a real kube-apiserver, against one started for them.
 	assets="$$(hack/kube/build.sh)" && export KUBEBUILDER_ASSETS="$$assets" && $(BIN)/pytest test/envtest $(PYTEST_ARGS) && \
 	  $(BIN)/python -m agent_sandbox.testing.run_with_kubernetes $(BIN)/pytest test/conformance $(PYTEST_ARGS)
+
+##@ Deploy: on the cluster of the current kubeconfig
+.PHONY: install
+install: ## Bring the four kinds (CRDs), and nothing else.
+	$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: uninstall
+uninstall: ## Remove the four kinds, and with them every sandbox.
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: ## Bring everything: REGISTRY=… VERSION=… [COMPONENTS="prometheus grafana"].
+	@hack/deploy.sh
+
+.PHONY: undeploy
+undeploy: ## Remove what deploy brought (the same COMPONENTS), and with it every sandbox.
+	hack/manifests.sh | $(KUBECTL) delete --ignore-not-found -f -
+
+.PHONY: kind-up
+kind-up: ## Make a kind cluster with everything in it (needs kind, and docker or podman).
+	@hack/kind-up.sh
+
+##@ Release
+.PHONY: images
+images: ## Build the images of controllers, router and python runtime: [REGISTRY=… VERSION=… BASE=…@sha256:…].
+	@hack/images.sh
+
+.PHONY: build-installer
+build-installer: ## Write dist/install.yaml, everything in one file: REGISTRY=… VERSION=… [COMPONENTS=…].
+	@mkdir -p dist
+	@hack/manifests.sh >dist/install.yaml.new && mv dist/install.yaml.new dist/install.yaml
+	@echo dist/install.yaml
 
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.

@@ -3,7 +3,7 @@
 # after the other in one pytest, together with as much else as balances the two, and the rest in another one beside it.
 # Arguments go to both.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 pytest="${VENV:-.venv}/bin/pytest"
 
 one=(test/e2e test/node test/conformance test/integration/sdk)
