@@ -93,6 +93,24 @@ _CONTROLLERS: Final = (
         help="Seconds that a member may be unready before it is replaced.",
     ),
     click.option(
+        "--sandbox-warm-pool-unschedulable-recheck-interval",
+        default=60.0,
+        show_default=True,
+        help="Seconds between looks at members that are kept because no node would take others either.",
+    ),
+    click.option(
+        "--enable-warm-pool-eviction/--no-enable-warm-pool-eviction",
+        default=True,
+        show_default=True,
+        help="Mark the Pods of pools as safe to evict; a claim takes the mark away.",
+    ),
+    click.option(
+        "--warm-claim-patience",
+        default=2.0,
+        show_default=True,
+        help="Seconds that a claim waits for a member that is nearly Ready before it starts cold.",
+    ),
+    click.option(
         "--disable-claim-events", is_flag=True, help="Spare one write per claim: no events of its usual life."
     ),
 )
@@ -124,6 +142,9 @@ def controller_options(flags: Flags) -> ControllerOptions:
         pool_refill_rate=flags["sandbox_warm_pool_max_refill_rate"],
         pool_replenish_delay=flags["sandbox_warm_pool_replenish_delay"],
         pool_readiness_grace=flags["sandbox_warm_pool_readiness_grace_period"],
+        pool_recheck_interval=flags["sandbox_warm_pool_unschedulable_recheck_interval"],
+        pool_eviction=flags["enable_warm_pool_eviction"],
+        claim_patience=flags["warm_claim_patience"],
         cluster_domain=flags["cluster_domain"],
         router_namespace=flags["router_namespace"],
         extra_egress_excepts=flags["extra_egress_excepts"],

@@ -1,6 +1,8 @@
 """All metrics of the controllers, in one place, with the names that dashboards of the Go project know."""
 
+import platform
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -29,6 +31,12 @@ class ControllerMetrics:
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
+        Gauge(
+            "agent_sandbox_build_info",
+            "Always 1; the labels say what runs.",
+            ("git_version", "python_version", "compiler", "platform"),
+            registry=registry,
+        ).labels(*_build()).set(1)
         startup = ("launch_type", "sandbox_template")
         self.claim_startup = histogram(
             "agent_sandbox_claim_startup_latency_ms",
@@ -101,3 +109,13 @@ class ControllerMetrics:
         for gauge in (self.pool_replicas, self.pool_ready, self.pool_desired):
             if (namespace, name) in gauge._metrics:  # noqa: SLF001 - the library offers no other question
                 gauge.remove(namespace, name)
+
+
+def _build() -> tuple[str, ...]:
+    try:
+        ours = version("agent-sandbox-k8s")
+    except PackageNotFoundError:
+        # Run from sources that were never installed.
+        ours = UNKNOWN
+    where = f"{platform.system()}/{platform.machine()}".lower()
+    return ours, platform.python_version(), platform.python_implementation(), where

@@ -140,10 +140,32 @@ async def test_suspends_resumes_and_expiries_are_counted_and_timed(make: Any) ->
         assert value("agent_sandbox_transition_seconds_count", {"transition": "resumed"}) == 1
 
 
-async def test_edge_053_and_257_a_plain_start_is_one_status_write(make: Any) -> None:
+async def test_edge_053_and_257_and_defect_47_a_plain_start_is_one_status_write(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.sandbox(service=False))
         alice = await house.ready(SANDBOXES, "alice")
 
         assert len([write for write in house.writes() if write.endswith("/status")]) == 1
         assert [each.type for each in alice.status.conditions] == ["PodScheduled", "Ready", "Suspended"]
+
+
+async def test_the_metrics_have_the_names_that_dashboards_of_the_go_project_know(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+
+        names = {family.name for family in house.manager.registry.collect()}
+
+        assert names >= {
+            "agent_sandbox_claim_startup_latency_ms",
+            "agent_sandbox_claim_controller_startup_latency_ms",
+            "agent_sandbox_client_claim_startup_latency_ms",
+            "agent_sandbox_creation_latency_ms",
+            "agent_sandbox_claim_creation",
+            "agent_sandboxes",
+            "agent_sandbox_build_info",
+            "controller_runtime_reconcile",
+            "workqueue_depth",
+        }
+        (build,) = [each for each in house.manager.registry.collect() if each.name == "agent_sandbox_build_info"]
+        assert [(sample.value, bool(sample.labels["git_version"])) for sample in build.samples] == [(1, True)]

@@ -433,7 +433,7 @@ async def test_a_claim_forgets_the_address_of_its_suspended_sandbox_with_one_wri
         assert sum("sandboxclaims/mine/status" in write for write in house.writes()) == 1, house.writes()
 
 
-async def test_an_expired_sandbox_says_how_to_start_it_again_and_a_later_shutdown_time_does(make: Any) -> None:
+async def test_edge_262_an_expired_sandbox_says_how_to_start_it_again_and_a_later_shutdown_time_does(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.sandbox(shutdownTime=house.at(10), shutdownPolicy="Retain"))
         expired = await house.reason(SANDBOXES, "alice", "SandboxExpired")

@@ -183,7 +183,7 @@ def test_network_policy_rules_are_spelled_out() -> None:
     assert rule["to"]["items"]["properties"]["ipBlock"]["required"] == ["cidr"]
 
 
-def test_changed_volume_claim_templates_are_refused_by_a_rule_that_names_them() -> None:
+def test_edge_265_and_defect_16_changed_volume_claim_templates_are_refused_by_a_rule_that_names_them() -> None:
     rules = field_of("Sandbox", "spec")["x-kubernetes-validations"]
     (immutable,) = [rule for rule in rules if "oldSelf" in rule["rule"]]
     assert immutable["fieldPath"] == ".volumeClaimTemplates"

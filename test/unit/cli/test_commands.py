@@ -101,7 +101,8 @@ def test_flags_of_the_manager_reach_the_controllers_and_the_process() -> None:
     flags = flags_of(
         "--watch-namespaces", "a, b", "--leader-elect", "--lease-duration", "30", "--extra-egress-except",
         "10.9.0.0/16", "--sandbox-claim-concurrent-workers", "7", "--metrics-bind-address", ":9999",
-        "--disable-claim-events",
+        "--disable-claim-events", "--no-enable-warm-pool-eviction", "--warm-claim-patience", "0.5",
+        "--sandbox-warm-pool-unschedulable-recheck-interval", "90",
     )  # fmt: skip
 
     controllers, process = controller_options(flags), manager_options(flags)
@@ -110,12 +111,14 @@ def test_flags_of_the_manager_reach_the_controllers_and_the_process() -> None:
     assert controllers.extra_egress_excepts == ("10.9.0.0/16",)
     assert controllers.claim_workers == 7
     assert not controllers.claim_events
+    assert not controllers.pool_eviction
+    assert (controllers.claim_patience, controllers.pool_recheck_interval) == (0.5, 90)
     assert process.metrics_address == ":9999"
     assert process.leader_election is not None
     assert process.leader_election.lease_duration == 30
 
 
-def test_nothing_listens_beyond_loopback_unless_told() -> None:
+def test_defect_14_nothing_listens_beyond_loopback_unless_told() -> None:
     """The defaults of all addresses are on 127.0.0.1, and no election runs outside a cluster."""
     process = manager_options(flags_of())
 

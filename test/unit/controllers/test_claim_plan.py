@@ -339,7 +339,7 @@ def test_edge_148_149_and_defect_26_a_nearly_ready_member_is_waited_for(make: An
     assert isinstance(decided(make.claim(pending=1, ahead=1, patience=1.5)), StartCold)
 
 
-def test_edge_138_and_159_ready_members_are_tried_fullest_node_first_then_oldest(make: Any) -> None:
+def test_edge_138_and_159_and_defect_28_ready_members_are_tried_fullest_node_first_then_oldest(make: Any) -> None:
     def on(name: str, node: str, age: float) -> Candidate:
         return Candidate(make.member(name, age=age, status={"nodeName": node}))
 
