@@ -17,10 +17,13 @@ from agent_sandbox.local.state import Endpoint, StackRecord
 from agent_sandbox.sdk import (
     AsyncSandboxClient,
     AsyncSandboxes,
+    CommandTimeoutError,
     ConnectionOptions,
     GatewayTimeoutError,
     SandboxConfigError,
+    SandboxPermissionError,
     SandboxPortForwardError,
+    Terminal,
 )
 from agent_sandbox.testing.pretend_cluster import PretendCluster
 from agent_sandbox_api.core import PODS, SERVICES
@@ -119,6 +122,9 @@ async def options_of(mode: str, cluster: PretendCluster, tmp_path: Path) -> Asyn
                 kubeconfig=site.credentials.kubeconfig_file,
             ).write(tmp_path / "state")
             yield {"local": True, "state_dir": tmp_path / "state"}
+        elif mode == "in-cluster":
+            host = cluster.api_url.removeprefix("http://")
+            yield {"kube": cluster.kube, "mode": "in-cluster", "proxy": f"http://{host}"}
         elif mode == "pod":
             cluster.pod_ip = "127.0.0.1"
             yield {"kube": cluster.kube, "mode": "pod", "server_port": port_of(cluster.api_url)}
@@ -135,21 +141,60 @@ def gateway(value: str = "203.0.113.7") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("mode", ["direct", "gateway", "tunnel", "local", "pod"])
+async def use_everything(sandbox: AsyncSandboxClient, here: Path) -> None:
+    """What a program does with a sandbox, the same in every mode."""
+    assert await sandbox.is_ready()
+    assert (await sandbox.run("echo 42")).stdout == "42\n"
+    await sandbox.write("d/ü.txt", "x" * 300_000)
+    assert await sandbox.read("d/ü.txt") == b"x" * 300_000
+    with pytest.raises(FileNotFoundError):
+        await sandbox.read("nope")
+
+    commands, pieces = sandbox.commands, list[str]()
+    result = await commands.run("cat; echo no >&2; exit 3", stdin="in", on_stdout=pieces.append)
+    assert (result.stdout, result.stderr, result.exit_code, pieces) == ("in", "no\n", 3, ["in"])
+    with pytest.raises(CommandTimeoutError) as caught:
+        await commands.run("echo begun; exec sleep 1000", timeout=0.2)
+    assert (caught.value.stdout, caught.value.killed) == ("begun\n", True)
+    process = await commands.start("echo one; read x; echo $x; exec sleep 1000", stdin=True)
+    assert (await anext(process)).text == "one\n"
+    await process.detach()
+    again = await commands.connect(process.id, after=1)
+    await again.send_stdin("two\n")
+    assert (await anext(again)).text == "two\n"
+    await again.kill()
+    assert (await again.wait()).exit_code == -9
+    shell = await commands.start("read x; stty size", terminal=Terminal(100, 30))
+    await shell.resize(120, 40)
+    await shell.send_stdin("\n")
+    assert "40 120" in (await shell.wait()).stdout
+
+    files = sandbox.files
+    (here / "up").write_bytes(bytes(3_000_000))
+    assert await files.upload(here / "up", "d/big") == await files.download("d/big", here / "down") == 3_000_000
+    assert [entry.name for entry in await files.list("d")] == ["big", "ü.txt"]
+    assert len(b"".join([piece async for piece in files.stream("d/big", start=2_999_000)])) == 1000
+    await files.rename("d/big", "d/b")
+    assert (await files.stat("d/b")).size == 3_000_000
+    assert [match.path for match in await files.search(".", name="b")] == ["d/b"]
+    with pytest.raises(SandboxPermissionError):
+        await files.write("/etc/passwd", "x")
+    assert isinstance(await sandbox.ports.list(), list | tuple)
+
+
+@pytest.mark.parametrize("mode", ["direct", "gateway", "tunnel", "local", "in-cluster", "pod"])
 async def test_the_methods_do_the_same_in_every_mode(mode: str, cluster: PretendCluster, tmp_path: Path) -> None:
     async with options_of(mode, cluster, tmp_path) as options, AsyncSandboxClient("python", **options) as sandbox:
-        assert await sandbox.is_ready()
-        assert (await sandbox.run("echo 42")).stdout == "42\n"
-        await sandbox.write("d/ü.txt", "x" * 300_000)
-        assert await sandbox.read("d/ü.txt") == b"x" * 300_000
-        with pytest.raises(FileNotFoundError):
-            await sandbox.read("nope")
+        await use_everything(sandbox, tmp_path)
+        base_url = sandbox.base_url
     assert await cluster.claim_names() == []
     headers = cluster.requests[-1]
     assert ("X-Sandbox-ID" in headers) == (mode != "pod")
     shown = headers.get("X-Sandbox-Authorization", "")
     assert shown == {"local": "Bearer router-secret", "pod": ""}.get(mode, shown)
     assert shown.startswith("Bearer v2.") == (mode not in ("local", "pod")), "a token of the claim's own key"
+    if mode == "in-cluster":
+        assert base_url == "http://sandbox-router-svc.agent-sandbox-system.svc:8080"
 
 
 async def test_a_gateway_address_that_comes_later_is_waited_for(cluster: PretendCluster) -> None:
