@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -62,7 +63,7 @@ class ClaimWatch:
         found = await self._kube.list(SANDBOX_CLAIMS, self._namespace, label_selector=self._selector)
         now = {claim.metadata.uid: info_of(claim) for claim in found.items}
         self._resource_version = found.resource_version
-        gone = [SandboxChange("deleted", self._known.pop(uid)) for uid in self._known.keys() - now.keys()]
+        gone = [_deleted(self._known.pop(uid)) for uid in self._known.keys() - now.keys()]
         changes = [self._note(uid, info) for uid, info in now.items()]
         return gone + [change for change in changes if change is not None]
 
@@ -83,7 +84,7 @@ class ClaimWatch:
                 uid, info = event.view.metadata.uid, info_of(event.view)
                 if event.type is EventType.DELETED:
                     self._known.pop(uid, None)
-                    yield SandboxChange("deleted", info)
+                    yield _deleted(info)
                 elif (change := self._note(uid, info)) is not None:
                     yield change
 
@@ -94,3 +95,8 @@ class ClaimWatch:
         if before == info:
             return None
         return SandboxChange("added" if before is None else "changed", info)
+
+
+def _deleted(info: SandboxInfo) -> SandboxChange:
+    """What nothing held went without a mark, so its last state still reads as if it lived."""
+    return SandboxChange("deleted", replace(info, status=replace(info.status, state="Deleting")))

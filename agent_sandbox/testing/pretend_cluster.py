@@ -9,28 +9,35 @@ of the test's; between them stands a controller that binds claims as the test sa
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
 from aiohttp import web
+from anyio.abc import TaskStatus
 
-from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError
+from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError, connect
 from agent_sandbox.sandboxd import SandboxdOptions, create_app
 from agent_sandbox.sandboxd.app import DAEMON
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.crds import load_crds
-from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
+from agent_sandbox_api.extensions.v1alpha1 import (
+    SANDBOX_CLAIMS,
+    SANDBOX_TEMPLATES,
+    SANDBOX_WARM_POOLS,
+    SandboxClaimView,
+)
 from agent_sandbox_api.meta import format_time
 from agent_sandbox_api.names import LABEL_SANDBOX_NAME_HASH, name_hash
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import MetaView
+
+NAMESPACE: Final = "default"
 
 
 def ready_condition(
@@ -52,8 +59,8 @@ class PretendCluster:
     """What a test holds of the cluster.
 
     Attributes:
-        api: the API server.
-        kube: a client of it.
+        server: the embedded API server; None if a real one stands in its place.
+        kube: a client of the API server.
         api_url: base URL of the sandboxes' daemon, which stands in for the router.
         workspace: its root.
         answer: decides the Ready condition of a new claim: keywords of ``ready_condition``, or None for silence.
@@ -62,7 +69,7 @@ class PretendCluster:
         with_pods: whether a bound claim owns its Sandbox and the Sandbox a Ready Pod, as a real router wants to see.
     """
 
-    api: InMemoryApiServer
+    server: InMemoryApiServer | None
     kube: KubeClient
     api_url: str
     workspace: Path
@@ -71,9 +78,15 @@ class PretendCluster:
     pod_ip: str = "10.0.0.1"
     with_pods: bool = False
 
+    @property
+    def api(self) -> InMemoryApiServer:
+        """The embedded API server, for what cannot be said over the API."""
+        assert self.server is not None, "this test needs the embedded API server"
+        return self.server
+
     async def claim_names(self) -> list[str]:
         """The claims that exist."""
-        return [claim.metadata.name for claim in (await self.kube.list(SANDBOX_CLAIMS, "default")).items]
+        return [claim.metadata.name for claim in (await self.kube.list(SANDBOX_CLAIMS, NAMESPACE)).items]
 
     async def set_ready(self, claim: SandboxClaimView, **condition: str) -> None:
         """Write a claim's status."""
@@ -87,11 +100,12 @@ class PretendCluster:
             SANDBOX_CLAIMS, meta.name, MergePatch({"status": status}), meta.namespace, subresource="status"
         )
 
-    async def run_controller(self) -> None:
+    async def run_controller(self, *, task_status: TaskStatus[None]) -> None:
         """Bind each new claim to a Sandbox, as ``answer`` says."""
-        known = await self.kube.list(SANDBOX_CLAIMS)
+        known = await self.kube.list(SANDBOX_CLAIMS, NAMESPACE)
+        task_status.started()
         async with self.kube.watch(
-            SANDBOX_CLAIMS, resource_version=known.resource_version, timeout_seconds=600
+            SANDBOX_CLAIMS, NAMESPACE, resource_version=known.resource_version, timeout_seconds=600
         ) as events:
             async for event in events:
                 if event.type == "ADDED":
@@ -154,18 +168,48 @@ def owner_reference(resource: Resource[Any], owner: MetaView) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_pretend_cluster(workspace: Path) -> AsyncIterator[PretendCluster]:
-    """Everything up; use it in the event loop that the test's client uses."""
+async def open_pretend_cluster(workspace: Path, *, kubeconfig: Path | None = None) -> AsyncIterator[PretendCluster]:
+    """Everything up; use it in the event loop that the test's client uses.
+
+    Args:
+        workspace: root of the sandboxes' daemon.
+        kubeconfig: names a real API server to use instead of the embedded one. It has our definitions; our objects in
+            its default namespace are deleted before and after.
+    """
     async with (
-        InMemoryApiServer(crds=load_crds()) as api,
+        _api_server(kubeconfig) as (server, kube),
         serve_daemon(workspace) as (url, requests),
         anyio.create_task_group() as tasks,
     ):
-        cluster = PretendCluster(api, KubeClient(api.transport()), url, workspace, lambda _: {}, requests)
-        tasks.start_soon(cluster.run_controller)
-        await anyio.lowlevel.checkpoint()
+        cluster = PretendCluster(server, kube, url, workspace, lambda _: {}, requests)
+        await tasks.start(lambda *, task_status: cluster.run_controller(task_status=task_status))
         yield cluster
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _api_server(kubeconfig: Path | None) -> AsyncIterator[tuple[InMemoryApiServer | None, KubeClient]]:
+    if kubeconfig is None:
+        async with InMemoryApiServer(crds=load_crds()) as server:
+            yield server, KubeClient(server.transport())
+        return
+    kube, cleaner = await connect(kubeconfig), await connect(kubeconfig)
+    try:
+        await _delete_ours(cleaner)
+        yield None, kube
+    finally:
+        with anyio.CancelScope(shield=True):
+            await kube.aclose()
+            await _delete_ours(cleaner)
+            await cleaner.aclose()
+
+
+async def _delete_ours(kube: KubeClient) -> None:
+    ours: tuple[Resource[Any], ...] = (SANDBOX_CLAIMS, SANDBOX_WARM_POOLS, SANDBOX_TEMPLATES, SANDBOXES)
+    for resource in ours:
+        for view in (await kube.list(resource, NAMESPACE)).items:
+            with suppress(NotFoundError):
+                await kube.delete(resource, view.metadata.name, NAMESPACE, uid=view.metadata.uid)
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """Watches."""
 
-from agent_sandbox.testing.conformance import Api, widget
+from agent_sandbox.testing.conformance import Api, pod, widget
 
 
 async def _version(api: Api) -> str:
@@ -211,3 +211,26 @@ async def test_a_mark_for_deletion_is_a_modification(api: Api) -> None:
         events = [await watch.next(), await watch.next()]
     assert [event["type"] for event in events] == ["MODIFIED", "DELETED"]
     assert events[0]["object"]["metadata"]["deletionTimestamp"]
+
+
+async def test_what_nothing_holds_ends_unmarked(api: Api) -> None:
+    """The DELETED event has the last state: no deletionTimestamp, no new generation; only the version is its own."""
+    created = await api.create(api.widgets, widget("a"))
+    await api.delete(f"{api.widgets}/a")
+
+    async with api.watch(api.widgets, resourceVersion=created["metadata"]["resourceVersion"]) as watch:
+        last = (await watch.next())["object"]
+    assert "deletionTimestamp" not in last["metadata"]
+    assert last["metadata"]["generation"] == 1
+
+
+async def test_a_pod_deleted_without_grace_is_marked_and_gone(api: Api) -> None:
+    """Marked by one change, gone by the next."""
+    created = await api.create(api.pods, pod("a"))
+    await api.delete(f"{api.pods}/a", {"gracePeriodSeconds": 0})
+
+    async with api.watch(api.pods, resourceVersion=created["metadata"]["resourceVersion"]) as watch:
+        events = [await watch.next(), await watch.next()]
+    assert [event["type"] for event in events] == ["MODIFIED", "DELETED"]
+    for event in events:
+        assert event["object"]["metadata"]["deletionGracePeriodSeconds"] == 0

@@ -74,8 +74,8 @@ def _no_schema() -> None:
     return None
 
 
-def _no_grace(_value: JsonObject, _asked: int | None) -> int:
-    return 0
+def _no_grace(_value: JsonObject, _asked: int | None) -> int | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ class Strategy:
         prepare_create: sets what the server owns in a new object (status, addresses), in place.
         prepare_update: keeps what the server owns, in place.
         validate: lists what is wrong; ``old`` is None on create.
-        grace_seconds: seconds between a delete and the end, given what the client asked for.
+        grace_seconds: seconds between a delete and the end, given what the client asked for; None for kinds that end
+            at once, unmarked.
         prepare_delete: changes an object whose deletion begins, in place.
         unconditional_update: whether a PUT without resourceVersion is allowed.
         generation: whether ``metadata.generation`` counts changes outside metadata and status.
@@ -100,7 +101,7 @@ class Strategy:
     prepare_create: Callable[[JsonObject, WriteContext], None] = _nothing_on_create
     prepare_update: Callable[[JsonObject, JsonObject, WriteContext], None] = _nothing_on_update
     validate: Callable[[JsonObject, JsonObject | None], list[Cause]] = _no_causes
-    grace_seconds: Callable[[JsonObject, int | None], int] = _no_grace
+    grace_seconds: Callable[[JsonObject, int | None], int | None] = _no_grace
     prepare_delete: Callable[[JsonObject], None] = _nothing
     unconditional_update: bool = True
     generation: bool = False

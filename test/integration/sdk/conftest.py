@@ -1,6 +1,11 @@
-"""Clusters for the SDK's tests: one in the test's own event loop, one behind the synchronous classes."""
+"""Clusters for the SDK's tests: one in the test's own event loop, one behind the synchronous classes.
+
+Their API server is the embedded one; with ``KUBE_CONFORMANCE_KUBECONFIG`` it is the one that the kubeconfig names, and
+tests that need the embedded one are left out.
+"""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,6 +13,8 @@ import pytest
 
 from agent_sandbox.sdk.loop_thread import shared_loop
 from agent_sandbox.testing.pretend_cluster import PretendCluster, open_pretend_cluster
+
+KUBECONFIG = Path(os.environ["KUBE_CONFORMANCE_KUBECONFIG"]) if os.environ.get("KUBE_CONFORMANCE_KUBECONFIG") else None
 
 
 @pytest.fixture
@@ -19,7 +26,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[PretendCluster]:
     closing = asyncio.Event()
 
     async def host() -> None:
-        async with open_pretend_cluster(tmp_path / "workspace") as made:
+        async with open_pretend_cluster(tmp_path / "workspace", kubeconfig=KUBECONFIG) as made:
             opened.set_result(made)
             await closing.wait()
 
@@ -32,6 +39,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[PretendCluster]:
 @pytest.fixture
 def sync_cluster(tmp_path: Path) -> Iterator[PretendCluster]:
     """A cluster in the loop thread, where the synchronous classes do their work."""
-    hosted = shared_loop().host(open_pretend_cluster(tmp_path / "workspace"))
+    hosted = shared_loop().host(open_pretend_cluster(tmp_path / "workspace", kubeconfig=KUBECONFIG))
     yield hosted.enter()
     hosted.leave(None)

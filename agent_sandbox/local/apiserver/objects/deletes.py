@@ -89,7 +89,7 @@ def finalizers_for(metadata: JsonObject, propagation: str) -> list[str]:
 
 
 def mark_deleting(value: JsonObject, resource: ResourceType, options: DeleteOptions, now: datetime) -> bool:
-    """Mark an object as deleting, in place.
+    """Mark an object as deleting, in place; one that nothing holds goes unmarked, as it was.
 
     Returns:
         True if nothing holds the object any more: it can go now.
@@ -99,6 +99,10 @@ def mark_deleting(value: JsonObject, resource: ResourceType, options: DeleteOpti
     if not metadata.get("deletionTimestamp"):
         resource.strategy.prepare_delete(value)
     finalizers = finalizers_for(metadata, options.propagation)
+    if grace is None and not finalizers and not metadata.get("deletionTimestamp") and not _ends_by_itself(value):
+        metadata.pop("finalizers", None)
+        return True
+    grace = grace or 0
     if finalizers:
         metadata["finalizers"] = finalizers
     else:
@@ -125,4 +129,9 @@ def may_go(value: JsonObject) -> bool:
     # Only the one who holds the object (a Pod's node) ends a running grace period, by a delete with none.
     if metadata.get("deletionGracePeriodSeconds", 0) > 0:
         return False
-    return not (value["kind"] == "Namespace" and (value.get("spec") or {}).get("finalizers"))
+    return not _ends_by_itself(value)
+
+
+def _ends_by_itself(value: JsonObject) -> bool:
+    """A namespace is emptied first."""
+    return bool(value["kind"] == "Namespace" and (value.get("spec") or {}).get("finalizers"))

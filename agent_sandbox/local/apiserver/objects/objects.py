@@ -171,11 +171,16 @@ class Objects:
         gone = mark_deleting(value, resource, options, self._clock.now())
         if resource.bucket == NAMESPACES.bucket and not gone:
             value["status"] = {**(value.get("status") or {}), "phase": "Terminating"}
+        if value != before and not options.dry_run:
+            # Also if it goes at once: watchers see the mark, and then the end.
+            stored = await self._store.write(stored.key, value)
+            value = stored.copy()
         if gone:
+            present = self._store.latest(stored.key)
+            if present is None or present.uid != stored.uid:
+                return self._served(resource, value), True  # somebody else ended it meanwhile
             last = await self._remove(resource, stored.key, self._served(resource, value), options.dry_run)
             return last, True
-        if value != before and not options.dry_run:
-            value = (await self._store.write(stored.key, value)).copy()
         return self._served(resource, value), False
 
     def now(self) -> datetime:
