@@ -6,7 +6,7 @@ polled. A condition that waiting cannot cure ends the wait at once.
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -107,6 +107,8 @@ class ClaimRequest:
         env: environment variables of the sandbox; the template must allow them, and they make the start cold.
         pod_labels: labels to add to the Pod.
         pod_annotations: annotations to add to the Pod.
+        volume_claim_templates: volumes of its own, as in a StatefulSet; the template must allow them, and they make the
+            start cold.
     """
 
     template_name: str
@@ -120,6 +122,7 @@ class ClaimRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    volume_claim_templates: Sequence[Mapping[str, Any]] = ()
 
     def manifest(self, name: str, operation_id: str, now: datetime) -> dict[str, Any]:
         """The SandboxClaim to create."""
@@ -136,6 +139,8 @@ class ClaimRequest:
             }
         if self.env:
             spec["env"] = [{"name": key, "value": value} for key, value in self.env.items()]
+        if self.volume_claim_templates:
+            spec["volumeClaimTemplates"] = [dict(template) for template in self.volume_claim_templates]
         pod_metadata = {"labels": dict(self.pod_labels), "annotations": dict(self.pod_annotations)}
         if any(pod_metadata.values()):
             spec["additionalPodMetadata"] = {key: value for key, value in pod_metadata.items() if value}

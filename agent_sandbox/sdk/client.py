@@ -1,11 +1,11 @@
 """The client of the seed: one object, one sandbox, gone when its block ends."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -20,7 +20,6 @@ from agent_sandbox.sdk.options import ConnectionOptions, Mode
 from agent_sandbox.sdk.ports import AsyncPorts
 from agent_sandbox.sdk.results import ExecutionResult
 from agent_sandbox.sdk.sandbox import AsyncSandbox
-from agent_sandbox.sdk.signals import termination_guard
 
 
 class AsyncSandboxClient:
@@ -71,6 +70,9 @@ class AsyncSandboxClient:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
         heartbeat: bool = False,
         kube: KubeClient | None = None,
@@ -107,6 +109,9 @@ class AsyncSandboxClient:
             labels: labels of the claim.
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
+            pod_labels: labels to add to the Pod.
+            pod_annotations: annotations to add to the Pod.
+            volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
             heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
             kube: a client of the API server to use instead of a kubeconfig.
@@ -150,6 +155,9 @@ class AsyncSandboxClient:
             labels=labels or {},
             annotations=annotations or {},
             env=env or {},
+            pod_labels=pod_labels or {},
+            pod_annotations=pod_annotations or {},
+            volume_claim_templates=volume_claim_templates,
         )
         self._options = ConnectionOptions(
             mode=mode,
@@ -268,8 +276,6 @@ class AsyncSandboxClient:
                     raise
                 error.add_note(f"Besides, {failure}")
 
-        termination_guard.hold()
-        stack.callback(termination_guard.release)
         stack.push_async_exit(delete)
 
     def _open_sandbox(self) -> AsyncSandbox:

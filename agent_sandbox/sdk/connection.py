@@ -11,6 +11,7 @@ from agent_sandbox.sdk.credentials import Credentials
 from agent_sandbox.sdk.lifetime import ServerClock
 from agent_sandbox.sdk.options import ConnectionOptions
 from agent_sandbox.sdk.routes import RouterRoute, open_route
+from agent_sandbox.sdk.signals import termination_guard
 from agent_sandbox.sdk.wire import Route
 
 
@@ -54,6 +55,9 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
     """
     cluster = choose_cluster(options)
     async with AsyncExitStack() as stack:
+        # From before the first claim is written: SIGTERM while a sandbox is waited for must unwind as well.
+        termination_guard.hold()
+        stack.callback(termination_guard.release)
         kube = await connect_cluster(cluster)
         if not isinstance(cluster, GivenClient):
             stack.push_async_callback(kube.aclose)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from agent_sandbox.kube import (
     GoneError,
@@ -93,6 +93,9 @@ class AsyncSandboxes:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
         ready_timeout: float = 180,
     ) -> AsyncSandbox:
@@ -106,6 +109,9 @@ class AsyncSandboxes:
             labels: labels of the claim, to find it again by.
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
+            pod_labels: labels to add to the Pod.
+            pod_annotations: annotations to add to the Pod.
+            volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds until the cluster deletes it; None means never.
             ready_timeout: seconds that it may take to become ready.
 
@@ -125,6 +131,9 @@ class AsyncSandboxes:
             labels=labels or {},
             annotations=annotations or {},
             env=env or {},
+            pod_labels=pod_labels or {},
+            pod_annotations=pod_annotations or {},
+            volume_claim_templates=volume_claim_templates,
         )
         return await make_sandbox(self._open(), request, ready_timeout=ready_timeout)
 
@@ -134,17 +143,40 @@ class AsyncSandboxes:
         template_name: str | None = None,
         *,
         warmpool: str | None = None,
+        template_namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
+        heartbeat: bool = False,
         ready_timeout: float = 180,
     ) -> AsyncIterator[AsyncSandbox]:
-        """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``."""
+        """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``.
+
+        With ``heartbeat``, the ttl is extended again and again while the block lasts; a short one (a minute) is then
+        enough for the cluster to delete the sandbox of a program that was killed.
+        """
         sandbox = await self.create(
-            template_name, warmpool=warmpool, labels=labels, env=env, ttl=ttl, ready_timeout=ready_timeout
+            template_name,
+            warmpool=warmpool,
+            template_namespace=template_namespace,
+            labels=labels,
+            annotations=annotations,
+            env=env,
+            pod_labels=pod_labels,
+            pod_annotations=pod_annotations,
+            volume_claim_templates=volume_claim_templates,
+            ttl=ttl,
+            ready_timeout=ready_timeout,
         )
         try:
-            yield sandbox
+            async with AsyncExitStack() as stack:
+                if heartbeat and ttl is not None:
+                    await stack.enter_async_context(sandbox.heartbeat(ttl))
+                yield sandbox
         except BaseException as error:
             try:
                 await sandbox.delete()
@@ -249,8 +281,10 @@ class AsyncSandboxes:
         template_name: str,
         at_once: int = 10,
         warmpool: str | None = None,
+        labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        heartbeat: bool = False,
         ready_timeout: float = 180,
     ) -> list[Result]:
         """Do the work for each item in a fresh sandbox of its own; results come in the order of the items.
@@ -261,8 +295,10 @@ class AsyncSandboxes:
             template_name: as for ``create``, like the rest.
             at_once: how many sandboxes exist at one time.
             warmpool: as for ``create``.
+            labels: as for ``create``.
             env: as for ``create``.
             ttl: as for ``create``.
+            heartbeat: as for ``use``.
             ready_timeout: as for ``create``, for each.
 
         Raises:
@@ -274,7 +310,13 @@ class AsyncSandboxes:
         async def do(entry: tuple[int, Item]) -> None:
             index, item = entry
             async with self.use(
-                template_name, warmpool=warmpool, env=env, ttl=ttl, ready_timeout=ready_timeout
+                template_name,
+                warmpool=warmpool,
+                labels=labels,
+                env=env,
+                ttl=ttl,
+                heartbeat=heartbeat,
+                ready_timeout=ready_timeout,
             ) as sandbox:
                 results[index] = await work(sandbox, item)
 

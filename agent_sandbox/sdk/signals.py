@@ -1,4 +1,4 @@
-"""Makes SIGTERM unwind the program, as Ctrl-C does, while sandboxes are held that must be deleted."""
+"""Makes SIGTERM unwind the program, as Ctrl-C does, while sandboxes may be held that must be deleted."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class TerminationGuard:
-    """Counts holders of sandboxes; while there are any, SIGTERM raises SystemExit in the main thread.
+    """Counts open clients; while there are any, SIGTERM raises SystemExit in the main thread.
 
     SIGTERM's default ends the process on the spot, and every open ``with`` block with it. The guard replaces that
     default and nothing else: a program that handles or ignores SIGTERM keeps its own way. Signal handlers belong to the

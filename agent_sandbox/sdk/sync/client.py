@@ -7,9 +7,9 @@ Generated from ``agent_sandbox/sdk/client.py`` by ``hack/generate_sync_sdk.py``;
 # ruff: noqa: SLF001 - a view and what it shows are one
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 
@@ -74,6 +74,9 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
         heartbeat: bool = False,
         kube: KubeClient | None = None,
@@ -110,6 +113,9 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             labels: labels of the claim.
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
+            pod_labels: labels to add to the Pod.
+            pod_annotations: annotations to add to the Pod.
+            volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
             heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
             kube: a client of the API server to use instead of a kubeconfig.
@@ -145,6 +151,9 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             labels=labels,
             annotations=annotations,
             env=env,
+            pod_labels=pod_labels,
+            pod_annotations=pod_annotations,
+            volume_claim_templates=volume_claim_templates,
             ttl=ttl,
             heartbeat=heartbeat,
             kube=kube,

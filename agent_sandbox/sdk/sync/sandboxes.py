@@ -8,7 +8,7 @@ Generated from ``agent_sandbox/sdk/sandboxes.py`` by ``hack/generate_sync_sdk.py
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from agent_sandbox.sdk.catalog import PoolInfo, TemplateInfo
 from agent_sandbox.sdk.facade import ContextFacade, in_threads
@@ -61,6 +61,9 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
         ready_timeout: float = 180,
     ) -> Sandbox:
@@ -74,6 +77,9 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
             labels: labels of the claim, to find it again by.
             annotations: annotations of the claim.
             env: environment variables of the sandbox, if the template allows them.
+            pod_labels: labels to add to the Pod.
+            pod_annotations: annotations to add to the Pod.
+            volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds until the cluster deletes it; None means never.
             ready_timeout: seconds that it may take to become ready.
 
@@ -93,6 +99,9 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
                     labels=labels,
                     annotations=annotations,
                     env=env,
+                    pod_labels=pod_labels,
+                    pod_annotations=pod_annotations,
+                    volume_claim_templates=volume_claim_templates,
                     ttl=ttl,
                     ready_timeout=ready_timeout,
                 )
@@ -104,16 +113,37 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         template_name: str | None = None,
         *,
         warmpool: str | None = None,
+        template_namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        pod_labels: Mapping[str, str] | None = None,
+        pod_annotations: Mapping[str, str] | None = None,
+        volume_claim_templates: Sequence[Mapping[str, Any]] = (),
         ttl: float | None = None,
+        heartbeat: bool = False,
         ready_timeout: float = 180,
     ) -> AbstractContextManager[Sandbox]:
-        """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``."""
+        """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``.
+
+        With ``heartbeat``, the ttl is extended again and again while the block lasts; a short one (a minute) is then
+        enough for the cluster to delete the sandbox of a program that was killed.
+        """
         return self._enter_view(
             Sandbox,
             self._inner.use(
-                template_name, warmpool=warmpool, labels=labels, env=env, ttl=ttl, ready_timeout=ready_timeout
+                template_name,
+                warmpool=warmpool,
+                template_namespace=template_namespace,
+                labels=labels,
+                annotations=annotations,
+                env=env,
+                pod_labels=pod_labels,
+                pod_annotations=pod_annotations,
+                volume_claim_templates=volume_claim_templates,
+                ttl=ttl,
+                heartbeat=heartbeat,
+                ready_timeout=ready_timeout,
             ),
         )
 
@@ -203,8 +233,10 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         template_name: str,
         at_once: int = 10,
         warmpool: str | None = None,
+        labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         ttl: float | None = None,
+        heartbeat: bool = False,
         ready_timeout: float = 180,
     ) -> list[Result]:
         """Do the work for each item in a fresh sandbox of its own; results come in the order of the items.
@@ -215,8 +247,10 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
             template_name: as for ``create``, like the rest.
             at_once: how many sandboxes exist at one time.
             warmpool: as for ``create``.
+            labels: as for ``create``.
             env: as for ``create``.
             ttl: as for ``create``.
+            heartbeat: as for ``use``.
             ready_timeout: as for ``create``, for each.
 
         Raises:
@@ -230,8 +264,10 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
                 template_name=template_name,
                 at_once=at_once,
                 warmpool=warmpool,
+                labels=labels,
                 env=env,
                 ttl=ttl,
+                heartbeat=heartbeat,
                 ready_timeout=ready_timeout,
             )
         )

@@ -120,6 +120,28 @@ async def test_map_gives_each_item_its_own_sandbox_and_keeps_the_order(cluster: 
     assert await cluster.claim_names() == []
 
 
+async def test_a_sandbox_of_a_block_can_have_all_that_a_claim_has_and_lives_by_its_heartbeat(
+    cluster: PretendCluster,
+) -> None:
+    volume = {"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    async with (
+        sandboxes_of(cluster) as sandboxes,
+        sandboxes.use(
+            "python",
+            pod_labels={"sandbox.users.io/a": "b"},
+            pod_annotations={"c": "d"},
+            volume_claim_templates=[volume],
+            ttl=3600,
+            heartbeat=True,
+        ) as sandbox,
+    ):
+        claim = await cluster.kube.get_object(SANDBOX_CLAIMS, sandbox.claim_name, "default")
+
+    assert claim["spec"]["additionalPodMetadata"] == {"labels": {"sandbox.users.io/a": "b"}, "annotations": {"c": "d"}}
+    assert claim["spec"]["volumeClaimTemplates"][0]["metadata"] == {"name": "data"}
+    assert await cluster.claim_names() == []
+
+
 async def test_suspend_and_resume_wait_for_what_they_ask(cluster: PretendCluster) -> None:
     async def play_controller(name: str) -> None:
         """Say Suspended or Ready as soon as replicas say so."""

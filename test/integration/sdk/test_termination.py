@@ -95,3 +95,41 @@ def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> Non
     rest, _ = program.communicate(timeout=30)
 
     assert rest == "mine\nleft 0\n"
+
+
+def test_sigterm_while_an_asynchronous_client_waits_for_its_sandbox_leaves_no_claim(tmp_path: Path) -> None:
+    program = start(
+        """
+        import asyncio
+        from contextlib import asynccontextmanager
+        from agent_sandbox import AsyncSandboxes, ConnectionOptions
+        from agent_sandbox.local.apiserver.site import ApiServerSite
+
+        @asynccontextmanager
+        async def serving():
+            async with await ApiServerSite.prepare(cluster.api.server, pathlib.Path(sys.argv[1]), port=0) as site:
+                yield site
+
+        site = loop.host(serving()).enter()
+        cluster.answer = lambda claim: print("ready", flush=True)
+
+        async def main():
+            kubeconfig = site.credentials.kubeconfig_file
+            options = ConnectionOptions(kubeconfig=kubeconfig, local=False, api_url=cluster.api_url)
+            async with AsyncSandboxes(options=options) as sandboxes, sandboxes.use("t"):
+                pass
+
+        try:
+            asyncio.run(main())
+        finally:
+            print("left", len(names()), flush=True)
+        """,
+        tmp_path,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    program.send_signal(signal.SIGTERM)
+    rest, _ = program.communicate(timeout=30)
+
+    assert rest == "left 0\n"
+    assert program.returncode == 143

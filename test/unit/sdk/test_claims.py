@@ -92,6 +92,7 @@ async def test_the_claim_says_what_is_wanted_and_who_made_it() -> None:
             labels={"team": "a", "agents.x-k8s.io/created-by": "somebody"},
             env={"A": "b"},
             pod_labels={"sandbox.users.io/x": "y"},
+            volume_claim_templates=[{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
         )
         claim = await create_claim(api.kube, request, now=NOW)
         whole = await api.direct.get_object(SANDBOX_CLAIMS, claim.metadata.name, "default")
@@ -102,6 +103,7 @@ async def test_the_claim_says_what_is_wanted_and_who_made_it() -> None:
         "lifecycle": {"shutdownTime": "2026-01-31T12:01:31Z", "shutdownPolicy": "Delete"},
         "env": [{"name": "A", "value": "b"}],
         "additionalPodMetadata": {"labels": {"sandbox.users.io/x": "y"}},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
     }
     assert whole["metadata"]["labels"] == {"team": "a", "agents.x-k8s.io/created-by": "python-client"}
     assert whole["metadata"]["annotations"]["agents.x-k8s.io/client-first-requested-at"] == "2026-01-31T12:00:00Z"
