@@ -1,6 +1,7 @@
 """What the documents tell people to type works as written."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -34,6 +35,47 @@ def test_the_five_minutes_of_the_readme_work_as_written(run: Run, environment: d
     assert "42\n" in said
     assert "Hello\n" in said
     assert "templates   1, warm pools 1" in said
+
+
+@pytest.mark.node
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_every_command_of_the_page_on_the_command_works_as_written(run: Run, environment: dict[str, str]) -> None:
+    """All blocks in one shell; what wants a person gets a terminal and a few keys, what never ends gets Ctrl-C."""
+    environment |= {"AGENT_SANDBOX_API_PORT": "0", "AGENT_SANDBOX_ROUTER_PORT": "0"}
+    run("agent-sandbox", "local", "up", "--background", "--quiet")
+    run(
+        "agent-sandbox",
+        "apply",
+        "-f",
+        "config/samples/sandboxtemplate.yaml",
+        "-f",
+        "config/samples/sandboxwarmpool.yaml",
+    )
+    blocks = re.findall(r"^```sh\n(.*?)^```", (REPOSITORY / "docs/cli.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 8
+
+    said = run(
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        "\n".join(attended(line) for line in "".join(blocks).splitlines()),
+        timeout=170,
+    ).stdout
+
+    for words in ("ok    router", "42", "from a pipe", "it was 7", "hello\n/tmp", "1\n2\n3", "hi\n", "box suspended"):
+        assert words in said
+    assert re.search(r"^http://127\.0\.0\.1:18080$", said, re.MULTILINE)
+    assert said.rstrip().endswith("box removed")
+
+
+def attended(line: str) -> str:
+    """A line of the page, with what a person would do while it runs."""
+    if "-it " in line:
+        keys = r"\033:q!\r" if " vi " in line else r"exit()\r" if "python" in line else r"exit\r"
+        return f"(sleep 4; printf '{keys}') | script -qefc {shlex.quote(line.partition(' #')[0])} /dev/null"
+    return f"timeout --preserve-status -s INT 4 {line}" if "# until Ctrl-C" in line else line
 
 
 def test_links_between_documents_lead_somewhere() -> None:
