@@ -27,6 +27,7 @@ _SERVICE_VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "manager": ("agent_sandbox.cli.manager:manager", "Run the controllers against a Kubernetes cluster."),
     "router": ("agent_sandbox.cli.router:router", "Run the front door to the sandboxes of a cluster."),
     "sandboxd": ("agent_sandbox.cli.sandboxd:sandboxd", "Run the daemon inside a sandbox."),
+    "bench": ("agent_sandbox.cli.bench:bench", "Measure how long claims take on a cluster, and what they cost."),
     "completion": ("agent_sandbox.cli.sandboxes.completion:completion", "Teach the shell our verbs and names."),
 }
 _VERBS: Final = {**_SANDBOX_VERBS, **_SERVICE_VERBS}

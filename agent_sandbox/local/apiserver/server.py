@@ -17,6 +17,7 @@ from agent_sandbox.local.apiserver.endpoints import ResourceEndpoints
 from agent_sandbox.local.apiserver.endpoints.pod_streams import STREAMING_SUBRESOURCES, PodStream, prepare_stream
 from agent_sandbox.local.apiserver.errors import InternalError, StatusError, UnknownPathError
 from agent_sandbox.local.apiserver.http import ApiRequest, ApiResponse, UserInfo
+from agent_sandbox.local.apiserver.metrics import ServerMetrics
 from agent_sandbox.local.apiserver.objects import Objects
 from agent_sandbox.local.apiserver.openapi import OpenApi
 from agent_sandbox.local.apiserver.paths import parse_resource_path
@@ -57,6 +58,7 @@ class ApiServer:
         self._endpoints = ResourceEndpoints(store, self.objects, self._clock, self.providers, authenticate)
         self._discovery = Discovery(self.registry)
         self._openapi = OpenApi(self.registry)
+        self._metrics = ServerMetrics(self.registry)
         self._background = Background(store, self.registry, self.objects, self._clock)
 
     async def open(self) -> None:
@@ -81,6 +83,11 @@ class ApiServer:
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request; a refusal is an answer, too."""
+        response = await self._answer_or_refuse(request)
+        self._metrics.count(request, response)
+        return response
+
+    async def _answer_or_refuse(self, request: ApiRequest) -> ApiResponse:
         try:
             return await self._answer(request)
         except StatusError as error:
@@ -110,6 +117,8 @@ class ApiServer:
     async def _answer(self, request: ApiRequest) -> ApiResponse:
         if request.path in _HEALTH:
             return ApiResponse.text("ok")
+        if request.path == "/metrics":
+            return self._metrics.answer()
         found = self._discovery.answer(request) or self._openapi.answer(request)
         if found is not None:
             return found
