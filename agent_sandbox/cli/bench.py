@@ -136,7 +136,7 @@ def run_command(
         _run, options, controller, name, controller_metrics, api_version, output, picture, kubeconfig, context
     )
     try:
-        run_until_signalled(work)
+        run_until_signalled(work, service="agent-sandbox-bench")
     except (KubeError, BenchError, DialectError, SubjectError, ReportError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -7,17 +7,23 @@ from typing import Any
 import anyio
 
 from agent_sandbox.runtime.signals import cancel_when_signalled
+from agent_sandbox.tracing import export_spans
 
 
-def run_until_signalled(main: Callable[[], Awaitable[None]]) -> None:
+def run_until_signalled(main: Callable[[], Awaitable[None]], *, service: str) -> None:
     """Run `main` until it returns, or until SIGINT or SIGTERM cancels it; a second signal has its usual effect.
+
+    Args:
+        main: the work.
+        service: what this process is called in traces, if it exports any.
 
     Raises:
         Exception: what `main` raised; a group of one is unwrapped, so that callers can name what they catch.
     """
     options: dict[str, Any] = {"use_uvloop": True} if importlib.util.find_spec("uvloop") else {}
     try:
-        anyio.run(cancel_when_signalled, main, backend_options=options)
+        with export_spans(service):
+            anyio.run(cancel_when_signalled, main, backend_options=options)
     except BaseExceptionGroup as group:
         raise _only_leaf(group) from None
 

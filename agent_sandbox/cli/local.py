@@ -139,7 +139,8 @@ def _run_here(options: Any, metrics_port: int | None, announce: Any) -> None:
         announce(record)
 
     controllers = functools.partial(run_controllers, metrics_port=metrics_port)
-    run_until_signalled(functools.partial(run_stack, options, run_controllers=controllers, on_ready=on_ready))
+    work = functools.partial(run_stack, options, run_controllers=controllers, on_ready=on_ready)
+    run_until_signalled(work, service="agent-sandbox-local")
 
 
 def _announce(name: str, record: StackRecord) -> None:

@@ -32,7 +32,7 @@ def manager(kubeconfig: Path | None, context: str | None, log_level: str, log_fo
     except (OptionError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     try:
-        run_until_signalled(work)
+        run_until_signalled(work, service="agent-sandbox-controller")
     except (KubeError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -119,7 +119,8 @@ def router(
             drain_timeout=drain_timeout,
             unsafe_allow_all=unsafe_allow_all,
         )
-        run_until_signalled(functools.partial(_run, kubeconfig, context, options, namespaces))
+        work = functools.partial(_run, kubeconfig, context, options, namespaces)
+        run_until_signalled(work, service="sandbox-router")
     except (RouterError, KubeError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import anyio
 
+from agent_sandbox import tracing
 from agent_sandbox.router.errors import BadRequestError, BrokenError, TimedOutError, TooLargeError
 from agent_sandbox.router.http1 import (
     LAST_CHUNK,
@@ -124,7 +125,12 @@ class Exchange:
         try:
             upstream.write(
                 request_to_sandbox(
-                    self._head, self._framing, self._route, peer=self._client.peer, proto=self._options.client_proto
+                    self._head,
+                    self._framing,
+                    self._route,
+                    peer=self._client.peer,
+                    proto=self._options.client_proto,
+                    trace=tracing.current(),
                 )
             )
         except WireError as error:

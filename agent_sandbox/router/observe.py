@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from agent_sandbox.router.directory import Holder
 from agent_sandbox.router.errors import RefusalError
 from agent_sandbox.router.http1 import RequestHead
+from agent_sandbox.tracing import Span
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -53,6 +54,14 @@ class Visit:
         """The router answers itself, or cuts the sandbox's answer short."""
         self.status = self.status or refusal.status
         self.reason = refusal.reason
+
+    def describe(self, span: Span) -> None:
+        """Tell the trace what the metrics are told."""
+        span.note({"http.request.method": self.method, "http.response.status_code": self.status})
+        if self.sandbox:
+            span.note({"k8s.namespace.name": self.namespace, "sandbox.claim": self.sandbox})
+        if self.reason:
+            span.fail(self.reason)
 
     @property
     def method(self) -> str:

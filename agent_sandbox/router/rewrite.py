@@ -17,18 +17,31 @@ from agent_sandbox.router.http1 import (
     end_to_end,
 )
 from agent_sandbox.router.routing import Route
+from agent_sandbox.tracing import HEADERS as TRACE_HEADERS
+from agent_sandbox.tracing import TraceContext
 
 OWN_PREFIX: Final = b"x-sandbox-"
 ERROR_HEADER: Final = b"x-sandbox-error"
+_TRACE_HEADERS: Final = frozenset(name.encode() for name in TRACE_HEADERS)
 _SPOOFABLE: Final = frozenset({b"forwarded", b"x-real-ip"})
 _ABSOLUTE: Final = re.compile(rb"(https?://)([^/?#]+)(.*)", re.IGNORECASE)
 _COOKIE_PATH: Final = re.compile(rb"(;[ \t]*path[ \t]*=[ \t]*)([^;]*)", re.IGNORECASE)
 
 
-def request_to_sandbox(head: RequestHead, framing: Framing, route: Route, *, peer: str, proto: str) -> bytes:
-    """The head that the sandbox gets."""
+def request_to_sandbox(
+    head: RequestHead,
+    framing: Framing,
+    route: Route,
+    *,
+    peer: str,
+    proto: str,
+    trace: TraceContext,
+) -> bytes:
+    """The head that the sandbox gets; where the router has a span of its own, that span is its parent."""
 
     def is_ours(name: bytes) -> bool:
+        if trace and name in _TRACE_HEADERS:
+            return True
         return name.startswith((OWN_PREFIX, b"x-forwarded-")) or name in _SPOOFABLE
 
     headers = end_to_end(head, drop=is_ours)
@@ -40,6 +53,7 @@ def request_to_sandbox(head: RequestHead, framing: Framing, route: Route, *, pee
         headers.append((b"X-Forwarded-Host", host))
     if route.prefix:
         headers.append((b"X-Forwarded-Prefix", route.prefix))
+    headers += [(name.encode(), value.encode()) for name, value in trace.items()]
     if framing.kind is BodyKind.CHUNKED:
         headers.append((b"Transfer-Encoding", b"chunked"))
     elif (length := head.one(b"content-length")) is not None:

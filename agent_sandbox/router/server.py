@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 import anyio.abc
 
+from agent_sandbox import tracing
 from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.router.answers import json_response, refusal_response
@@ -237,11 +238,13 @@ class Router:
         if (own := self._own_answer(head)) is not None:
             wire.write(own)
             return await self._after_own_answer(wire, head, framing)
-        visit = self._observer.begin(head, wire.peer)
-        try:
-            return await self._serve_visit(wire, head, framing, visit)
-        finally:
-            self._observer.end(visit)
+        with tracing.span("router", parent=_trace_context(head), kind="server") as span:
+            visit = self._observer.begin(head, wire.peer)
+            try:
+                return await self._serve_visit(wire, head, framing, visit)
+            finally:
+                self._observer.end(visit)
+                visit.describe(span)
 
     async def _serve_visit(self, wire: Wire, head: RequestHead, framing: Framing, visit: Visit) -> After:
         """Serve a request that is none for ourselves."""
@@ -423,6 +426,11 @@ class Router:
 async def serve(router: Router, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
     """Serve until cancelled; see `Router.serve`."""
     await router.serve(task_status=task_status)
+
+
+def _trace_context(head: RequestHead) -> dict[str, str]:
+    values = {name: head.all(name.encode()) for name in tracing.HEADERS}
+    return {name: found[0].decode("latin-1") for name, found in values.items() if len(found) == 1}
 
 
 async def _linger(wire: Wire) -> None:

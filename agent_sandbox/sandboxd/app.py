@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import anyio
 import anyio.abc
 from aiohttp import web
 
+from agent_sandbox import tracing
 from agent_sandbox.sandboxd.confine import Confinement
 from agent_sandbox.sandboxd.environment import command_environment, inherited_environment
 from agent_sandbox.sandboxd.errors import SandboxdError, UnauthenticatedError
@@ -170,9 +172,22 @@ async def serve_until_signalled(options: SandboxdOptions) -> None:
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         request.app[DAEMON].authorise(request)
-        return await handler(request)
+        with _span(request) as span:
+            response = await handler(request)
+            span.note({"http.response.status_code": response.status})
+            return response
     except SandboxdError as error:
         return web.json_response({"code": error.code, "message": str(error)}, status=error.status)
+
+
+def _span(request: web.Request) -> AbstractContextManager[tracing.Span]:
+    """A span for what is part of a trace; probes and strangers are not."""
+    parent = {name: value for name in tracing.HEADERS if (value := request.headers.get(name)) is not None}
+    if "traceparent" not in parent:
+        return nullcontext(tracing.Span())
+    resource = request.match_info.route.resource
+    where = resource.canonical if resource is not None else "(unknown path)"
+    return tracing.span(f"{request.method} {where}", parent=parent, kind="server")
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

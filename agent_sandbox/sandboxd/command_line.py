@@ -60,10 +60,12 @@ def _run(options: SandboxdOptions) -> None:
     import anyio
 
     from agent_sandbox.sandboxd.app import serve_until_signalled
+    from agent_sandbox.tracing import export_spans
 
     _unignore_signals()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    anyio.run(serve_until_signalled, options)
+    with export_spans("sandboxd"):
+        anyio.run(serve_until_signalled, options)
 
 
 def _unignore_signals() -> None:

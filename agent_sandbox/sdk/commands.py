@@ -72,6 +72,23 @@ class AsyncCommands:
             UnsupportedByRuntimeError: the image speaks only the legacy contract, which has neither stdin nor users.
             SandboxError: the sandbox cannot be reached, is gone, or refused.
         """
+        with self._wire.span("sandbox.run") as span:
+            result = await self._run(command, timeout, env, cwd, user, stdin, on_stdout, on_stderr, max_output)
+            span.note({"process.exit_code": result.exit_code})
+            return result
+
+    async def _run(
+        self,
+        command: str | Sequence[str],
+        timeout: float | None,
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: str | None,
+        stdin: bytes | str | None,
+        on_stdout: OutputCallback | None,
+        on_stderr: OutputCallback | None,
+        max_output: int,
+    ) -> ExecutionResult:
         if not await self._wire.speaks_v1():
             if stdin is not None or user is not None:
                 raise unsupported("standard input and users")

@@ -23,6 +23,7 @@ from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.status import status_of
 from agent_sandbox.sdk.waiting import is_ready_now, is_suspended_now, wait_for_sandbox
 from agent_sandbox.sdk.wire import Target, Wire
+from agent_sandbox.tracing import TraceContext
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
@@ -47,7 +48,16 @@ class AsyncSandbox:
         ports: reaches what listens in the sandbox.
     """
 
-    def __init__(self, connection: Connection, claim: SandboxClaimView, binding: Binding) -> None:
+    def __init__(
+        self, connection: Connection, claim: SandboxClaimView, binding: Binding, *, trace: TraceContext | None = None
+    ) -> None:
+        """
+        Args:
+            connection: the way to it.
+            claim: the claim that holds it.
+            binding: what the claim holds.
+            trace: the trace in which it was made; requests outside of any other trace join that one.
+        """
         self.claim_name: str = claim.metadata.name
         self.sandbox_name: str = binding.sandbox_name
         self.namespace: str = claim.metadata.namespace
@@ -56,7 +66,9 @@ class AsyncSandbox:
         self._connection = connection
         self._claim = claim
         self._target = self._target_at(binding.pod_ips)
-        self._wire = Wire(connection.route, lambda: self._target, connection.server_port, exists=self._is_to_stay)
+        self._wire = Wire(
+            connection.route, lambda: self._target, connection.server_port, exists=self._is_to_stay, trace=trace
+        )
         self.commands: AsyncCommands = AsyncCommands(self._wire)
         self.files: AsyncFiles = AsyncFiles(self._wire)
         self.ports: AsyncPorts = AsyncPorts(connection, self._wire, lambda: self._target, self._pod, claim)
@@ -81,7 +93,10 @@ class AsyncSandbox:
             CommandTimeoutError: it was killed; carries the output until then.
             SandboxError: the sandbox cannot be reached, is gone, or refused. The command was not repeated.
         """
-        return await legacy.execute(self._wire, command, timeout)
+        with self._wire.span("sandbox.run") as span:
+            result = await legacy.execute(self._wire, command, timeout)
+            span.note({"process.exit_code": result.exit_code})
+            return result
 
     async def write(self, path: str, content: bytes | str, timeout: float | None = 60) -> None:
         """Write a file, making missing directories; an existing file is replaced.

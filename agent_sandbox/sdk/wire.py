@@ -10,7 +10,7 @@ import io
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -19,6 +19,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from agent_sandbox import tracing
 from agent_sandbox.sdk.errors import (
     RequestTimeoutError,
     SandboxConnectionError,
@@ -47,6 +48,7 @@ _CERTIFICATE_ERRORS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.C
 _NO_SUCH_PATH: Final = frozenset({400, 404, 405, 406, 410, 422, 501})
 """What a runtime that has never heard of a path says."""
 
+_RUNTIME_PATHS: Final = frozenset({"", "execute", "upload", "download", "list", "exists", "agent"})
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _ENDING_SIGNALS: Final = frozenset({-signal.SIGTERM, -signal.SIGKILL})
@@ -121,6 +123,14 @@ def encode_path(path: str) -> str:
     return encoded.replace(".", "%2E") if encoded in {".", ".."} else encoded
 
 
+def _span_name(method: str, path: str) -> str:
+    """The kind of a request to the runtime; what follows may be the name of a file, or another program's business."""
+    first, _, rest = path.partition("/")
+    if first == "v1":
+        return f"{method} /v1/{rest.partition('/')[0]}"
+    return f"{method} /{first}" if first in _RUNTIME_PATHS else method
+
+
 async def close_websocket(socket: aiohttp.ClientWebSocketResponse) -> None:
     """Close a WebSocket, even while the caller is being cancelled; the farewell is waited for two seconds at most."""
     with anyio.CancelScope(shield=True):
@@ -142,6 +152,7 @@ class Wire:
         port: int,
         *,
         exists: Callable[[], Awaitable[bool]] | None = None,
+        trace: tracing.TraceContext | None = None,
     ) -> None:
         """
         Args:
@@ -149,18 +160,24 @@ class Wire:
             target: the sandbox; asked again for each request, because a resumed sandbox has other addresses.
             port: the port inside the sandbox.
             exists: asks the cluster whether the sandbox is there and is to stay; unset believes it.
+            trace: what requests that belong to no other trace belong to.
         """
         self._exists = exists
         self._route = route
         self._target = target
         self.port = port
         self._speaks_v1: bool | None = None
+        self._trace = trace
 
     @property
     def name(self) -> str:
         """Names the sandbox."""
         target = self._target()
         return f"{target.namespace}/{target.sandbox_name}"
+
+    def span(self, name: str, *, kind: tracing.Kind = "internal") -> AbstractContextManager[tracing.Span]:
+        """A span of the caller's trace, or else of that in which the sandbox was made."""
+        return tracing.span(name, parent=tracing.current() or self._trace, kind=kind)
 
     async def request(
         self,
@@ -247,9 +264,10 @@ class Wire:
         Raises:
             SandboxError: it was refused, or the sandbox cannot be reached.
         """
-        return await self._retry_unsent(
-            lambda: self._connect_websocket(path, query, max_message_bytes), "GET", path, patience
-        )
+        with self.span(_span_name("GET", path), kind="client"):
+            return await self._retry_unsent(
+                lambda: self._connect_websocket(path, query, max_message_bytes), "GET", path, patience
+            )
 
     async def speaks_v1(self) -> bool:
         """Whether the sandbox's runtime has our versioned API beside the legacy contract; asked once.
@@ -301,7 +319,7 @@ class Wire:
             with anyio.fail_after(CONNECT_SECONDS + 10):  # the router itself waits ten seconds for a Pod
                 return await self._route.session.ws_connect(
                     self._url(target, path, query),
-                    headers={**self._route.headers(target, self.port)},
+                    headers={**self._route.headers(target, self.port), **tracing.current()},
                     max_msg_size=max_message_bytes,
                     autoping=True,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
@@ -323,7 +341,7 @@ class Wire:
     ) -> aiohttp.ClientResponse:
         async def attempt() -> aiohttp.ClientResponse:
             target = self._target()
-            all_headers = {**self._route.headers(target, self.port), **(headers or {})}
+            all_headers = {**self._route.headers(target, self.port), **(headers or {}), **tracing.current()}
             if timeout.total is not None:
                 all_headers[HEADER_TIMEOUT] = f"{timeout.total:g}"
             response = await self._route.session.request(
@@ -338,7 +356,10 @@ class Wire:
             return response
 
         budget = RETRY_SECONDS if timeout.total is None else min(RETRY_SECONDS, timeout.total)
-        return await self._retry_unsent(attempt, method, path, budget, timeout.total)
+        with self.span(_span_name(method, path), kind="client") as span:
+            response = await self._retry_unsent(attempt, method, path, budget, timeout.total)
+            span.note({"http.response.status_code": response.status})
+            return response
 
     async def _retry_unsent(
         self,

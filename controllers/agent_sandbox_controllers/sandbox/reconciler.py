@@ -27,6 +27,7 @@ from agent_sandbox_controllers.sandbox.refusals import Refusals, before
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
 from agent_sandbox_controllers.sandbox.transitions import Transitions
 from agent_sandbox_controllers.sandbox.volumes import volume_names
+from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
 from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
@@ -106,6 +107,10 @@ class SandboxReconciler:
         self._identities.seen(request, view.metadata.uid)
         if view.metadata.deleting:
             return Result.done()
+        with start_span(SANDBOXES, view.metadata, view.status.conditions):
+            return await self._reconcile(view)
+
+    async def _reconcile(self, view: SandboxView) -> Result:
         observed = self._observe(view)
         wait = await self._expire(observed) if observed.expired else await self._live(observed)
         return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))

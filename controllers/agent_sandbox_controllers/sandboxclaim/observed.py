@@ -45,6 +45,7 @@ class ClaimObserved:
         pending: how many members are on their way: not Ready yet, or looked at by another claim right now.
         ahead: claims that wait for such a member before this one.
         patience: seconds that this claim may still wait.
+        trace_context: this pass's own span, as an annotation for the Sandbox; empty where nobody traces.
     """
 
     view: SandboxClaimView
@@ -59,6 +60,7 @@ class ClaimObserved:
     pending: int = 0
     ahead: int = 0
     patience: float = 0.0
+    trace_context: str = ""
 
     @property
     def namespace(self) -> str:

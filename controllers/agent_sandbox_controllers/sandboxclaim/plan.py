@@ -210,7 +210,7 @@ def _claim_labels(observed: ClaimObserved) -> dict[str, str]:
 
 
 def _trace(observed: ClaimObserved) -> dict[str, str]:
-    trace = observed.view.metadata.annotations.get(ANNOTATION_TRACE_CONTEXT)
+    trace = observed.trace_context or observed.view.metadata.annotations.get(ANNOTATION_TRACE_CONTEXT)
     return {ANNOTATION_TRACE_CONTEXT: trace} if trace else {}
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 
+from agent_sandbox import tracing
 from agent_sandbox.kube import (
     AlreadyExistsError,
     ApiError,
@@ -60,6 +61,7 @@ from agent_sandbox_controllers.sandboxclaim.status import (
     vanished_status,
 )
 from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, is_of_template, is_ready
+from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
 from agent_sandbox_controllers.template_record import TemplateRecord
@@ -108,6 +110,10 @@ class ClaimReconciler:
                 self._identities.gone(request)
             return Result.done()
         self._identities.seen(request, view.metadata.uid)
+        with start_span(SANDBOX_CLAIMS, view.metadata, view.status.conditions):
+            return await self._reconcile(view, request)
+
+    async def _reconcile(self, view: SandboxClaimView, request: Request) -> Result:
         self._latency.first_seen(view)
         unanswered = await self._adoptions.settle(view.metadata)
         observed = self._observe(view, request, unanswered)
@@ -128,6 +134,7 @@ class ClaimReconciler:
             claim=view.model(),
             now=self._world.clock.now(),
             remembered=self._started.get(view.metadata.uid),
+            trace_context=tracing.to_annotation(tracing.current()),
         )
         bound = self._bound(bare)
         bare = replace(bare, bound=bound, template=self._template(bare, bound))
