@@ -26,7 +26,7 @@ from agent_sandbox.kube import ConflictError, KubeClient, MergePatch, NotFoundEr
 from agent_sandbox.runtime import Cache, Change, Manager, ManagerOptions
 from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock, VirtualTimeLoop
 from agent_sandbox.testing.real_apiserver import RealApiServer
-from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, PodView
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import ConditionView, find_condition
@@ -35,6 +35,8 @@ from agent_sandbox_controllers import ControllerOptions, register, rules
 KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
 QUIET = 2.5
 """On a real server: seconds without a write of the manager after which nothing more is expected in a test."""
+SHORTEST, LONGEST = 1.5, 12.0
+"""On a real server: seconds that a test lets pass at least, and at most before it listens for silence."""
 SLOWEST = 30.0
 """On a real server: seconds that anything may take that takes less in virtual time."""
 
@@ -211,6 +213,9 @@ class House:
 
     async def delete(self, resource: Resource[Any], name: str) -> None:
         view = await self.api.get(resource, name, self.namespace)
+        if self.is_real and resource is PERSISTENT_VOLUME_CLAIMS:
+            # A cluster's own controller would take this finalizer away; that one is not run here.
+            await self.edit(resource, name, {"metadata": {"finalizers": None}})
         await self.api.delete(resource, name, self.namespace, uid=view.metadata.uid)
 
     async def until(self, check: Callable[[], Awaitable[Any]], within: float = 60.0) -> Any:
@@ -242,16 +247,16 @@ class House:
         return await self.until(check, within)
 
     async def settle(self, seconds: float = 30.0) -> None:
-        """Let virtual time pass; real time only until the manager has been silent for a while."""
+        """Let virtual time pass; real time only so long that a busy machine gets there, and the manager is silent."""
         if not self.is_real:
             await anyio.sleep(seconds)
             return
-        with anyio.move_on_after(seconds):
-            seen, since = -1, 0.0
-            while (now := anyio.current_time()) - since < QUIET:
-                if len(self.wire.writes) != seen:
-                    seen, since = len(self.wire.writes), now
-                await anyio.sleep(0.1)
+        await anyio.sleep(min(max(seconds, SHORTEST), LONGEST))
+        seen, since = -1, 0.0
+        while (now := anyio.current_time()) - since < QUIET:
+            if len(self.wire.writes) != seen:
+                seen, since = len(self.wire.writes), now
+            await anyio.sleep(0.1)
 
     def writes(self, *, events: bool = False) -> list[str]:
         """What the manager wrote, as ``METHOD path``, without events unless asked for."""

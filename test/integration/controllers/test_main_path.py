@@ -19,7 +19,7 @@ async def test_a_sandbox_gets_volume_service_and_pod_and_becomes_ready(make: Any
         assert pod.metadata.controller.uid == alice.metadata.uid
         assert (await house.get(SERVICES, "alice")).spec.cluster_ip == "None"
         assert await house.get(PERSISTENT_VOLUME_CLAIMS, "data-alice") is not None
-        assert alice.status.service_fqdn == "alice.default.svc.cluster.local"
+        assert alice.status.service_fqdn == f"alice.{house.namespace}.svc.cluster.local"
         assert alice.status.pod_ips == pod.ips
         assert alice.status.replicas == 1
 

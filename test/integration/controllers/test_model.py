@@ -24,11 +24,12 @@ import pytest
 import structlog
 from hypothesis import strategies as st
 
-from agent_sandbox.kube import ApiError, Transport
+from agent_sandbox.kube import ApiError, Propagation, Transport
 from agent_sandbox.testing import Fault, InMemoryApiServer, VirtualTimeLoop
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
+from agent_sandbox_controllers.object_names import template_id
 
 EXAMPLES = int(os.environ.get("AGENT_SANDBOX_MODEL_EXAMPLES", "200"))
 PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.shrink or "NO_SHRINK" not in os.environ]
@@ -123,7 +124,9 @@ class Witness:
         old, new = controller_of(before), controller_of(now)
         name = now["metadata"]["name"]
         if old.get("kind") == "SandboxClaim":
-            self.rule(old.get("uid") == new.get("uid"), f"1: claimed Sandbox {name} changed hands")
+            owned = [each["metadata"]["uid"] for each in self.all("claims")]
+            let_go = not new and old["uid"] in owned and self.is_orphaning(old["uid"])
+            self.rule(old.get("uid") == new.get("uid") or let_go, f"1: claimed Sandbox {name} changed hands")
         if deleted or label(now, "made-by") or old.get("uid") == new.get("uid"):
             return
         same = [each for each in self.all("sandboxes") if controller_of(each).get("uid") == new.get("uid")]
@@ -133,6 +136,11 @@ class Witness:
         if new.get("kind") == "SandboxWarmPool":
             wanted = self.peak.get(new["uid"], 0)
             self.rule(len(ours) <= wanted, f"3: pool {new['name']} has {len(ours)} members and never wanted {wanted}")
+
+    def is_orphaning(self, uid: str) -> bool:
+        """Whether this claim is being deleted and leaves its Sandbox behind, which is the user's wish."""
+        metas = [each["metadata"] for each in self.all("claims")]
+        return any(meta["uid"] == uid and "orphan" in (meta.get("finalizers") or ()) for meta in metas)
 
     def sandbox_removed(self, sandbox: dict[str, Any]) -> None:
         owner = controller_of(sandbox)
@@ -197,19 +205,28 @@ class Wire:
 
 
 names = st.sampled_from(["a", "b", "c"])
+POD_NEWS = ["unready", "failed", "succeeded", "evicted", "image", "vanish"]
 steps = st.one_of(
     st.tuples(st.just("claim"), names, st.sampled_from(["default", "none", "pool", "absent"])),
     st.tuples(st.just("burst")),
     st.tuples(st.just("unclaim"), names),
+    st.tuples(st.just("orphan"), names),
+    st.tuples(st.just("reclaim"), names),
+    st.tuples(st.just("metadata"), names, st.sampled_from(["one", "two"])),
+    st.tuples(st.just("ttl"), names, st.sampled_from([0, 5]), st.sampled_from(["Retain", "DeleteForeground"])),
     st.tuples(st.just("expire"), names, st.sampled_from(["Retain", "Delete"])),
     st.tuples(st.just("sandbox"), names, st.booleans()),
     st.tuples(st.just("unsandbox"), names),
+    st.tuples(st.just("resandbox"), names),
+    st.tuples(
+        st.just("relabel"), st.sampled_from(["pods", "sandboxes"]), st.integers(0, 4), st.sampled_from([None, "x"])
+    ),
     st.tuples(st.just("replicas"), names, st.integers(0, 1)),
     st.tuples(st.just("pool"), st.integers(0, 3), st.sampled_from(["OnReplenish", "Recreate", "Rolling"])),
     st.tuples(st.just("unpool")),
     st.tuples(st.just("template"), st.sampled_from(["one", "two"])),
     st.tuples(st.just("untemplate")),
-    st.tuples(st.just("pod"), st.integers(0, 4), st.sampled_from(["unready", "failed", "evicted", "image", "vanish"])),
+    st.tuples(st.just("pod"), st.integers(0, 4), st.sampled_from(POD_NEWS)),
     st.tuples(st.just("remove"), st.sampled_from(["pods", "services", "sandboxes", "pvcs"]), st.integers(0, 4)),
     st.tuples(st.just("foreign"), st.sampled_from(["Pod", "Service"]), names),
     st.tuples(st.just("unforeign"), names),
@@ -217,7 +234,7 @@ steps = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([0.01, 0.3, 1.0, 5.0, 60.0, 400.0])),
     st.tuples(
         st.just("fault"),
-        st.sampled_from(["conflict", "lost_answer", "lost_request", "unreachable", "error"]),
+        st.sampled_from(["conflict", "lost_answer", "lost_request", "unreachable", "error", "slow"]),
         st.sampled_from(["POST", "PATCH", "DELETE"]),
         st.sampled_from(["/pods", "/sandboxes", "/status", "claims", "/networkpolicies", ""]),
         st.integers(1, 3),
@@ -242,6 +259,7 @@ class Play:
     POD_STATES: ClassVar[dict[str, dict[str, Any]]] = {
         "unready": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]},
         "failed": {"phase": "Failed", "reason": "Error", "conditions": [{"type": "Ready", "status": "False"}]},
+        "succeeded": {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False"}]},
         "evicted": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]},
         "image": {
             "phase": "Pending",
@@ -289,6 +307,26 @@ class Play:
     async def do_unclaim(self, name: str) -> None:
         await self.house.delete(SANDBOX_CLAIMS, name)
 
+    async def do_orphan(self, name: str) -> None:
+        """kubectl delete --cascade=orphan."""
+        view = await self.house.api.get(SANDBOX_CLAIMS, name, "default")
+        await self.house.api.delete(
+            SANDBOX_CLAIMS, name, "default", uid=view.metadata.uid, propagation=Propagation.ORPHAN
+        )
+
+    async def do_reclaim(self, name: str) -> None:
+        """Delete a claim and make it again at once."""
+        await self.do_unclaim(name)
+        await self.do_claim(name, "default")
+
+    async def do_metadata(self, name: str, value: str) -> None:
+        extra = {"labels": {"sandbox.users.io/model": value}}
+        await self.house.edit(SANDBOX_CLAIMS, name, {"spec": {"additionalPodMetadata": extra}})
+
+    async def do_ttl(self, name: str, seconds: int, policy: str) -> None:
+        lifecycle = {"ttlSecondsAfterFinished": seconds, "shutdownPolicy": policy}
+        await self.house.edit(SANDBOX_CLAIMS, name, {"spec": {"lifecycle": lifecycle}})
+
     async def do_expire(self, name: str, policy: str) -> None:
         lifecycle = {"shutdownTime": "2026-01-01T00:00:01Z", "shutdownPolicy": policy}
         await self.house.edit(SANDBOX_CLAIMS, name, {"spec": {"lifecycle": lifecycle}})
@@ -299,6 +337,19 @@ class Play:
 
     async def do_unsandbox(self, name: str) -> None:
         await self.house.delete(SANDBOXES, name)
+
+    async def do_resandbox(self, name: str) -> None:
+        """Delete a Sandbox and make it again at once."""
+        await self.do_unsandbox(name)
+        await self.do_sandbox(name, True)
+
+    async def do_relabel(self, kind: str, number: int, value: str | None) -> None:
+        """Change what puts a Pod under its policy."""
+        resource = {"pods": PODS, "sandboxes": SANDBOXES}[kind]
+        there = await self.house.all(resource, "default")
+        if there:
+            name = there[number % len(there)].metadata.name
+            await self.house.edit(resource, name, {"metadata": {"labels": {TEMPLATE_ID: value}}})
 
     async def do_replicas(self, name: str, replicas: int) -> None:
         await self.house.edit(SANDBOXES, name, {"spec": {"replicas": replicas}})
@@ -375,7 +426,8 @@ class Play:
         await anyio.sleep(seconds)
 
     async def do_fault(self, kind: str, method: str, path: str, times: int) -> None:
-        fault = Fault.error(500) if kind == "error" else getattr(Fault, kind)()
+        arguments = {"error": (500,), "slow": (1.5,)}.get(kind, ())
+        fault = getattr(Fault, kind)(*arguments)
         self.house.wire.inject(fault, method=method, path=path, times=times)
 
     async def do_lag(self, path: str, seconds: float) -> None:
@@ -418,6 +470,7 @@ class Play:
             running = [pod for pod in own if condition(pod, "Ready").get("status") == "True"]
             ready = condition(sandbox, "Ready")
             strangers = [pod for pod in pods if pod["metadata"]["name"] == meta["name"] and pod not in own]
+            yield from self._governed(sandbox, own)
             if sandbox["spec"].get("replicas") == 0:
                 if own or ready.get("reason") not in ("SandboxSuspended", "ReconcilerError"):
                     yield f"Sandbox {meta['name']} is not suspended: {ready}"
@@ -427,6 +480,19 @@ class Play:
                 not own and not strangers and ready.get("reason") in ("DependenciesReady", "DependenciesNotReady", None)
             ):
                 yield f"Sandbox {meta['name']} has no Pod and does not say why: {ready}"
+
+    def _governed(self, sandbox: dict[str, Any], pods: list[dict[str, Any]]) -> Iterator[str]:
+        """Its Pods are under the policy of the template that it was made from."""
+        identity = template_id("default", "python")
+        if "agents.x-k8s.io/sandbox-template-ref" not in (sandbox["metadata"].get("annotations") or {}):
+            return
+        if label(sandbox, TEMPLATE_ID) != identity:
+            return  # somebody changed it: its Pods stay as they are
+        for pod in pods:
+            if label(pod, TEMPLATE_ID) != identity and controller_of(sandbox):
+                yield f"Pod {pod['metadata']['name']} is under no policy"
+        if pods and not any(label(each, TEMPLATE_ID) == identity for each in self.witness.all("policies")):
+            yield f"no policy stands for {[pod['metadata']['name'] for pod in pods]}"
 
     def _pools(self) -> Iterator[str]:
         templates = self.witness.all("templates")

@@ -25,9 +25,10 @@ async def test_a_warm_claim_is_ready_after_two_writes_and_costs_seven_with_its_r
         await house.make(make.claim())
         mine = await house.ready(SANDBOX_CLAIMS, "mine", within=1)
 
-        path = "/apis/extensions.agents.x-k8s.io/v1alpha1/namespaces/default/sandboxclaims/mine/status"
+        path = f"/apis/extensions.agents.x-k8s.io/v1alpha1/namespaces/{house.namespace}/sandboxclaims/mine/status"
         until_ready = house.writes()[: house.writes().index(f"PATCH {path}") + 1]
-        mine_path = f"PATCH /apis/agents.x-k8s.io/v1alpha1/namespaces/default/sandboxes/{mine.status.sandbox_name}"
+        sandboxes = f"/apis/agents.x-k8s.io/v1alpha1/namespaces/{house.namespace}/sandboxes"
+        mine_path = f"PATCH {sandboxes}/{mine.status.sandbox_name}"
         assert [write for write in until_ready if mine_path in write or path in write] == [mine_path, f"PATCH {path}"]
         await house.settle(120)
         assert len(house.writes(events=True)) <= 7, house.writes(events=True)
