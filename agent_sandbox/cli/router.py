@@ -1,19 +1,27 @@
 """`agent-sandbox router`: the front door to the sandboxes of a cluster."""
 
 import functools
+import signal
+import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 import click
+import structlog
 
 from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options
 from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeError, connect
-from agent_sandbox.router import AuthzMode, Directory, Router, RouterError, RouterOptions
+from agent_sandbox.router import AuthzMode, Directory, Router, RouterError, RouterOptions, serve
+from agent_sandbox.router.workers import Supervisor, WorkerSockets, follow_supervisor
 from agent_sandbox.runtime import Cache
 from agent_sandbox_api.names import ROUTER_AUDIENCE
+
+log = structlog.get_logger(__name__)
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -62,6 +70,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Seconds to go on accepting after a signal, while /readyz says no: until load balancers noticed.",
 )
 @click.option("--drain-timeout", default=30.0, show_default=True, help="Seconds for what has begun to end, after that.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes that share the port, each with its own view of the cluster. SIGHUP replaces them one by one.",
+)
+@click.option("--worker-sockets", hidden=True, help="What a worker inherits: set by the process that starts it.")
 @click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
 @click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
 @log_level_option
@@ -84,6 +100,8 @@ def router(
     access_log: bool,
     drain_delay: float,
     drain_timeout: float,
+    workers: int,
+    worker_sockets: str | None,
     unsafe_allow_all: bool,
     watch_namespaces: str,
     log_level: str,
@@ -113,20 +131,54 @@ def router(
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
             control_host=control_host,
-            control_port=control_port,
+            control_port=control_port if worker_sockets is None else None,
             access_log=access_log,
             drain_delay=drain_delay,
             drain_timeout=drain_timeout,
             unsafe_allow_all=unsafe_allow_all,
         )
-        work = functools.partial(_run, kubeconfig, context, options, namespaces)
+        if workers > 1:
+            run_until_signalled(functools.partial(_supervise, workers, options, sys.argv[1:]), service="sandbox-router")
+            return
+        sockets = _sockets_from(worker_sockets) if worker_sockets is not None else None
+        work = functools.partial(_run, kubeconfig, context, options, namespaces, sockets)
         run_until_signalled(work, service="sandbox-router")
     except (RouterError, KubeError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
+def _sockets_from(text: str) -> WorkerSockets:
+    listener, _, supervisor = text.partition(",")
+    return WorkerSockets(int(listener), int(supervisor))
+
+
+async def _supervise(workers: int, options: RouterOptions, arguments: Sequence[str]) -> None:
+    """Run workers with the command line that we got ourselves."""
+
+    def command(sockets: WorkerSockets) -> list[str]:
+        own = [f"--worker-sockets={sockets.listener},{sockets.supervisor}", "--workers=1"]
+        return [sys.executable, "-m", "agent_sandbox", *arguments, *own]
+
+    supervisor = Supervisor(command, workers, options)
+    async with anyio.create_task_group() as group:
+        url = await group.start(supervisor.serve)
+        log.info("serving", url=url, workers=workers, control=supervisor.control_url)
+        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+            async for _ in hangups:
+                try:
+                    await supervisor.restart()
+                except RouterError as error:
+                    log.error("the old workers go on", error=str(error))
+                else:
+                    log.info("all workers are new")
+
+
 async def _run(
-    kubeconfig: Path | None, context: str | None, options: RouterOptions, namespaces: tuple[str, ...] | None
+    kubeconfig: Path | None,
+    context: str | None,
+    options: RouterOptions,
+    namespaces: tuple[str, ...] | None,
+    sockets: WorkerSockets | None,
 ) -> None:
     clock = SystemClock()
     client = await connect(kubeconfig, context, clock=clock)
@@ -134,9 +186,14 @@ async def _run(
         cache = Cache(client, clock=clock, namespaces=namespaces)
         directory = Directory()
         directory.follow(cache)
+        listener = socket.socket(fileno=sockets.listener) if sockets is not None else None
+        router = Router(directory, options=options, kube=client, listener=listener)
         async with anyio.create_task_group() as group:
-            await group.start(cache.run)
-            await cache.wait_until_synced(120)
-            await Router(directory, options=options, kube=client).serve()
+            url = await group.start(serve, router, cache)
+            if sockets is not None:
+                await follow_supervisor(socket.socket(fileno=sockets.supervisor))
+                group.cancel_scope.cancel()
+            else:
+                log.info("serving", url=url, control=router.control_url)
     finally:
         await client.aclose()

@@ -28,7 +28,7 @@ from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import PortInUseError
 from agent_sandbox.local.node import Node, NodeOptions
 from agent_sandbox.local.state import Endpoint, StackRecord
-from agent_sandbox.router import Directory, Router, RouterOptions
+from agent_sandbox.router import Directory, Router, RouterOptions, serve
 from agent_sandbox.runtime import Cache
 from agent_sandbox_api.core import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, MetaOnlyView
 from agent_sandbox_api.crds import load_crds
@@ -38,7 +38,6 @@ from agent_sandbox_api.resource import Resource
 log = structlog.get_logger(__name__)
 
 _FIELD_MANAGER: Final = "agent-sandbox-local"
-_SYNC_TIMEOUT: Final = 30.0
 
 
 class RunControllers(Protocol):
@@ -153,8 +152,6 @@ class _Stack:
         cache = Cache(client, clock=self._clock)
         directory = Directory()
         directory.follow(cache)
-        await parts.start(cache.run, name="router's cache")
-        await cache.wait_until_synced(_SYNC_TIMEOUT)
         router = Router(
             directory,
             options=RouterOptions(
@@ -167,7 +164,7 @@ class _Stack:
             kube=client,
         )
         try:
-            url: str = await parts.start(router.serve, name="router")
+            url: str = await parts.start(serve, router, cache, name="router")
         except OSError as error:
             raise PortInUseError("the router", self._options.router_port, "--router-port") from error
         return url

@@ -1,9 +1,12 @@
 """The router's own endpoints, away from the sandboxes' traffic: /healthz, /readyz, /metrics on a port of their own."""
 
+import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final
 
 import anyio
+import anyio.abc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from agent_sandbox.router.answers import json_response, response
@@ -50,3 +53,37 @@ class Control:
                 return response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST, None, close=True)
             case _:
                 return json_response(404, {"detail": "This port has /healthz, /readyz and /metrics."}, None, close=True)
+
+
+async def serve_control(
+    host: str,
+    port: int,
+    registry: CollectorRegistry,
+    *,
+    ready: Callable[[], bool],
+    task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the control endpoints until cancelled; reports their URL.
+
+    Raises:
+        OSError: the address is in use or not this machine's.
+    """
+    control = Control(registry, ready=ready)
+    async with anyio.create_task_group() as tasks:
+
+        def connected(wire: Wire) -> None:
+            tasks.start_soon(control.serve, wire, name="control client")
+
+        server = await asyncio.get_running_loop().create_server(lambda: Wire(connected), host, port)
+        try:
+            task_status.started(url_of(server.sockets[0]))
+            await anyio.sleep_forever()
+        finally:
+            server.close()
+
+
+def url_of(listening: socket.socket, *, secure: bool = False) -> str:
+    """The URL of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.abc
@@ -21,7 +21,7 @@ from agent_sandbox.kube import KubeClient
 from agent_sandbox.router.answers import json_response, refusal_response
 from agent_sandbox.router.authorising import Admission, Authoriser
 from agent_sandbox.router.browser import Invitation, cookie_token, invitation, is_foreign, set_cookie
-from agent_sandbox.router.control import Control
+from agent_sandbox.router.control import serve_control, url_of
 from agent_sandbox.router.directory import AsleepError, Directory, Holder, Target
 from agent_sandbox.router.errors import (
     BrokenError,
@@ -54,6 +54,9 @@ from agent_sandbox.router.waking import Waker
 from agent_sandbox.router.wire import Wire, WireError
 
 logger = logging.getLogger(__name__)
+
+SYNC_SECONDS: Final = 120.0
+"""How long the first look at a cluster may take."""
 
 BACKLOG: Final = 2048
 SETTLE_SECONDS: Final = 0.05
@@ -151,9 +154,11 @@ class Router:
                 if self._certificate is not None:
                     tasks.start_soon(self._certificate.follow, name="certificate")
                 tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
-                await self._serve_control(tasks)
+                if self.options.control_port is not None:
+                    # Probes go on while we drain.
+                    self.control_url = await tasks.start(self._serve_control, self.options.control_port)
                 try:
-                    task_status.started(_url(server.sockets[0], secure=context is not None))
+                    task_status.started(url_of(server.sockets[0], secure=context is not None))
                     await stop.wait()
                     self._draining = True
                     await anyio.sleep(self.options.drain_delay)
@@ -170,27 +175,14 @@ class Router:
             protocol, options.host, options.port, backlog=BACKLOG, ssl=context, reuse_port=options.reuse_port
         )
 
-    async def _serve_control(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Serve our own endpoints on their port, until the task group ends: probes go on while we drain."""
-        if self.options.control_port is None:
-            return
-        control = Control(self._observer.registry, ready=lambda: not self._draining)
-
-        def connected(wire: Wire) -> None:
-            tasks.start_soon(control.serve, wire, name="control client")
-
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Wire(connected), self.options.control_host, self.options.control_port
+    async def _serve_control(self, port: int, *, task_status: anyio.abc.TaskStatus[str]) -> None:
+        await serve_control(
+            self.options.control_host,
+            port,
+            self._observer.registry,
+            ready=lambda: not self._draining,
+            task_status=task_status,
         )
-        self.control_url = _url(server.sockets[0])
-
-        async def until_the_end() -> None:
-            try:
-                await anyio.sleep_forever()
-            finally:
-                server.close()
-
-        tasks.start_soon(until_the_end, name="control endpoints")
 
     async def _drain(self) -> None:
         self._closing = True
@@ -423,9 +415,41 @@ class Router:
         return After.REUSE if self._reusable(head) else After.CLOSE
 
 
-async def serve(router: Router, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
-    """Serve until cancelled; see `Router.serve`."""
-    await router.serve(task_status=task_status)
+class Following(Protocol):
+    """The part of `agent_sandbox.runtime.Cache` that keeps a directory true."""
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = ...) -> None: ...
+
+    async def wait_until_synced(self, timeout: float) -> None: ...
+
+
+async def serve(
+    router: Router, cache: Following, *, task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Follow the cluster and serve, until cancelled; reports the URL once requests are accepted.
+
+    The cluster is followed to the end of the last exchange: addresses change hands while the router drains, too.
+
+    Args:
+        cache: what the router's directory learns from.
+
+    Raises:
+        OSError: the address is in use or not this machine's.
+        RuntimeFault: the cluster cannot be followed.
+    """
+    followed = anyio.CancelScope(shield=True)
+
+    async def follow(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with followed:
+            await cache.run(task_status=task_status)
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(follow, name="router's cache")
+        try:
+            await cache.wait_until_synced(SYNC_SECONDS)
+            await router.serve(task_status=task_status)
+        finally:
+            followed.cancel()
 
 
 def _trace_context(head: RequestHead) -> dict[str, str]:
@@ -451,9 +475,3 @@ def _certificate(options: RouterOptions, observer: Observer) -> Certificate | No
         client_ca=options.tls_client_ca,
         reloaded=observer.certificate_reloaded,
     )
-
-
-def _url(listening: socket.socket, *, secure: bool = False) -> str:
-    host, port = listening.getsockname()[:2]
-    scheme = "https" if secure else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

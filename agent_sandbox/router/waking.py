@@ -4,16 +4,15 @@ In: a sleeper that an authorised request wants. Out: one conditional write to it
 router may write; the controllers do the rest, and the request waits for the Pod like for any other that starts.
 """
 
-import logging
-
 import anyio
+import structlog
 
 from agent_sandbox.kube import ConflictError, ForbiddenError, KubeClient, KubeError, NotFoundError
 from agent_sandbox.router.directory import Sleeper
 from agent_sandbox.router.errors import NotReadyError, SuspendedError
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Waker:
@@ -48,7 +47,7 @@ class Waker:
         except (ConflictError, NotFoundError):
             return
         except ForbiddenError as error:
-            logger.warning("sandbox %s/%s may be woken, but not by this router: %s", namespace, name, error)
+            log.warning("the router lacks the right to wake", sandbox=name, namespace=namespace, error=str(error))
             raise SuspendedError(
                 f"Sandbox {name} in namespace {namespace} is suspended, and the router lacks the right to wake it "
                 "(patch sandboxes/scale)."
@@ -56,4 +55,4 @@ class Waker:
         except KubeError as error:
             detail = f"Sandbox {name} in namespace {namespace} is suspended and could not be woken."
             raise NotReadyError(detail, retry_after=1) from error
-        logger.info("woke sandbox %s/%s for a request", namespace, name)
+        log.info("woke for a request", sandbox=name, namespace=namespace)
