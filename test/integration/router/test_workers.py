@@ -33,7 +33,7 @@ async def answer_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWr
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             target = head.split(b" ")[1]
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.04)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(target), target))
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
@@ -177,7 +177,7 @@ async def test_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> No
         ready = await served.control_answer("/readyz")
 
     assert load.failures == []
-    assert load.count > 200
+    assert load.count > 100
     counted = f'sandbox_router_requests_total{{code="200",method="GET",sandbox_namespace="default"}} {load.count}.0'
     assert counted in metrics, "the workers' counters are one, those of replaced workers included"
     assert "sandbox_router_inflight_requests 0.0" in metrics
