@@ -141,6 +141,8 @@ def _ready_by_pod(observed: Observed) -> tuple[str, str, str]:
             why = failure_of(pod)
             return "False", Reason.POD_FAILED, f"Pod failed: {why}" if why else "Pod failed"
     reason, message = _pod_state(pod)
+    if pod.metadata.deleting and observed.seconds_until_overdue is None:
+        message += _overdue(pod)
     if reason == Reason.DEPENDENCIES_READY and observed.wants_service and not has_service(observed):
         reason = Reason.DEPENDENCIES_NOT_READY
     return "True" if reason == Reason.DEPENDENCIES_READY else "False", reason, message + service
@@ -161,6 +163,17 @@ def _pod_state(pod: PodView) -> tuple[str, str]:
         return problem.reason, f"{text}; {problem.message}"
     unplaced = scheduling_problem(pod)
     return Reason.DEPENDENCIES_NOT_READY, f"{text}; not scheduled: {unplaced}" if unplaced else text
+
+
+def _overdue(pod: PodView) -> str:
+    """A second Pod would be a second writer of the volumes: that a node is dead a person must say."""
+    node = pod.spec.node_name
+    where = f'node "{node}"' if node else "its node"
+    return (
+        f" since {pod.metadata.deletion_timestamp:%Y-%m-%dT%H:%M:%SZ}, which is long: {where} does not confirm, or a "
+        "finalizer holds it. The sandbox goes on when the Pod is gone. If the node is down for good, taint it with "
+        f"node.kubernetes.io/out-of-service, or kubectl delete pod {pod.metadata.name} --force"
+    )
 
 
 def has_service(observed: Observed) -> bool:

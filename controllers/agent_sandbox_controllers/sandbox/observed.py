@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Final
 
 from agent_sandbox_api.agents.v1alpha1 import Sandbox, SandboxView
 from agent_sandbox_api.core import PodView, PvcView, ServiceView
 from agent_sandbox_api.names import ANNOTATION_POD_NAME, name_hash
 from agent_sandbox_controllers.troubles import Trouble
+
+OVERDUE: Final = 60.0
+"""Seconds after the end of its grace from which a Pod that is still there has probably lost its node."""
 
 
 class OwnerKind(Enum):
@@ -87,6 +91,17 @@ class Observed:
     def pod(self) -> PodView | None:
         """The one Pod of this Sandbox."""
         return self.owned_pods[0] if len(self.owned_pods) == 1 else None
+
+    @property
+    def seconds_until_overdue(self) -> float | None:
+        """Seconds until its Pod has been on its way out for suspiciously long; None if it is not on its way out, or
+        that has been told.
+        """
+        pod = self.pod
+        if pod is None or pod.metadata.deletion_timestamp is None:
+            return None
+        left = (pod.metadata.deletion_timestamp - self.now).total_seconds() + OVERDUE
+        return left if left > 0 else None
 
     @property
     def suspended(self) -> bool:

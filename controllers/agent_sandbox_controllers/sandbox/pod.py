@@ -24,12 +24,17 @@ from agent_sandbox_controllers.sandbox.outcome import Notice, Plan, stopped
 from agent_sandbox_controllers.sandbox.pod_metadata import metadata_difference, new_pod_metadata, wanted_metadata
 from agent_sandbox_controllers.sandbox.strangers import foreign, unowned
 from agent_sandbox_controllers.sandbox.volumes import with_volumes
+from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.vocabulary import ANNOTATION_POD_SPEC_HASH, Reason
 
 _LOSSES: Final = frozenset(
-    {"Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "Preempting", "Preempted"}
-)
-"""``status.reason`` of Pods that failed through no fault of their own, as kubelets and the node lifecycle write it."""
+    {
+        "Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "Preempting", "Preempted",
+        "UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods",
+    }
+)  # fmt: skip
+"""``status.reason`` of Pods that failed through no fault of their own, as kubelets and the node lifecycle write it. A
+kubelet that refuses a Pod because the node had filled up meanwhile says OutOf and the resource."""
 
 
 def plan_running_pod(observed: Observed, *, blocked: bool) -> Plan:
@@ -119,7 +124,7 @@ def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
     meta = pod.metadata
     if ownership_of(meta, observed.uid) is Ownership.FOREIGN:
         return foreign(observed, "pod", meta)
-    if observed.owner is not OwnerKind.NONE:
+    if observed.owner is not OwnerKind.NONE or TemplateRecord.read(observed.view.metadata) is not None:
         return stopped(
             Reason.RECONCILER_ERROR,
             f'cannot adopt unowned pod "{meta.name}": this sandbox was made from a template, and only a Pod made from '

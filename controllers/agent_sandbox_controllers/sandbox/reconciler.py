@@ -175,7 +175,8 @@ class SandboxReconciler:
             return SOON
         troubles = (*plan_children(current).troubles, *done.refused)
         wait = await self._write(current, living_status(current, troubles))
-        return soonest(wait, done.wait, current.seconds_left, *(trouble.retry_after for trouble in troubles))
+        overdue = current.seconds_until_overdue
+        return soonest(wait, done.wait, current.seconds_left, overdue, *(trouble.retry_after for trouble in troubles))
 
     def _keeping_policy(self, observed: Observed, actions: tuple[Action, ...]) -> AbstractContextManager[None]:
         """From the look at the gate until the Pod is there, its NetworkPolicy stays, even if the Sandbox goes."""

@@ -80,7 +80,10 @@ def expired_status(observed: ClaimObserved, *, done: bool, foreign: str | None =
         foreign: the name of a Sandbox on record that is not the claim's to delete.
     """
     conditions = _start(observed)
-    text = "Claim expired. Sandbox cleanup initiated. Its spec.lifecycle ended it for good: make a new claim"
+    text = (
+        "Claim expired. Sandbox cleanup initiated. Its state is gone: make a new claim, or extend spec.lifecycle to "
+        "get a new, empty sandbox under this one"
+    )
     if foreign is not None:
         claim = observed.view.metadata.name
         text = (

@@ -120,6 +120,10 @@ class TemplateReconciler:
         for policy in policies:
             if policy.metadata.deleting or self._is_used(policy):
                 continue
+            if self._is_awaited(policy):
+                # If that Pod is not made after all, nothing else would bring us back.
+                needed = True
+                continue
             with self._world.removing_policy(policy.metadata.namespace, policy.metadata.labels[LABEL_TEMPLATE_ID]):
                 if await self._is_used_live(policy):
                     needed = True
@@ -133,11 +137,13 @@ class TemplateReconciler:
     def _is_used(self, policy: NetworkPolicyView) -> bool:
         identity = policy.metadata.labels[LABEL_TEMPLATE_ID]
         namespace = policy.metadata.namespace
-        if self._world.is_creating_pod(namespace, identity):
-            return True
         sandboxes = self._world.sandboxes.by_index(BY_TEMPLATE, identity)
         pods = self._world.pods.by_index(BY_TEMPLATE, identity)
         return namespace in {user.metadata.namespace for user in sandboxes} | {user.metadata.namespace for user in pods}
+
+    def _is_awaited(self, policy: NetworkPolicyView) -> bool:
+        """Whether a Pod that it governs is being created right now."""
+        return self._world.is_creating_pod(policy.metadata.namespace, policy.metadata.labels[LABEL_TEMPLATE_ID])
 
     async def _is_used_live(self, policy: NetworkPolicyView) -> bool:
         """Ask the server: the cache may be behind a Sandbox or a Pod that was created a moment ago."""

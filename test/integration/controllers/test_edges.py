@@ -302,6 +302,25 @@ async def test_edge_274_members_carry_the_runtime_class_of_their_template(make: 
             await house.settle(30)
 
 
+@pytest.mark.embedded
+async def test_a_pod_whose_node_is_dead_is_not_doubled_and_the_sandbox_says_what_helps(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox(service=False))
+        await house.ready(SANDBOXES, "alice")
+        await house.edit(PODS, "alice", {"metadata": {"finalizers": ["example.com/dead-node"]}})
+        await house.delete(PODS, "alice")
+        before = await house.reason(SANDBOXES, "alice", "DependenciesNotReady")
+        assert before.message == "Pod is terminating"
+        house.wire.seen.clear()
+        await house.settle(600)
+
+        after = make.condition(await house.get(SANDBOXES, "alice"), "Ready")
+        assert "kubectl delete pod alice --force" in after.message
+        assert len(house.writes()) == 1, "told once"
+        await house.edit(PODS, "alice", {"metadata": {"finalizers": None}})
+        await house.ready(SANDBOXES, "alice")
+
+
 async def test_defect_27_a_member_that_one_claim_failed_to_take_is_taken_by_the_next(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))

@@ -565,7 +565,7 @@ def frozen() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     before = gc.get_threshold()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 10, 10)
     yield
     gc.set_threshold(*before)
     gc.unfreeze()

@@ -325,6 +325,7 @@ def test_defect_11_a_templated_sandbox_adopts_no_foreign_pod(make: Any) -> None:
     ("status", "lost"),
     [
         ({"reason": "Evicted", "message": "disk"}, True),
+        ({"reason": "OutOfcpu"}, True),
         ({"reason": "NodeLost"}, True),
         ({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}, True),
         ({"reason": "Error"}, False),
