@@ -65,7 +65,7 @@ install_tools() {
 }
 
 install_test_tools() {
-  declare -A packages=([promtool]=prometheus [buildah]=buildah [debootstrap]=debootstrap [runsc]=runsc [shellcheck]=shellcheck)
+  declare -A packages=([promtool]=prometheus [buildah]=buildah [debootstrap]=debootstrap [runsc]=runsc [slirp4netns]=slirp4netns [shellcheck]=shellcheck)
   missing=()
   for tool in "${!packages[@]}"; do command -v "$tool" >/dev/null 2>&1 || missing+=("${packages[$tool]}"); done
   [ ${#missing[@]} = 0 ] && return

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import structlog
 
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient
@@ -37,4 +38,5 @@ async def main() -> None:
         await anyio.sleep_forever()
 
 
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 anyio.run(main)

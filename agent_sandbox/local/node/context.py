@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import anyio
+
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.node.addresses import AddressPool
@@ -82,6 +84,8 @@ class NodeContext:
     """What the machine has (``capacity``)."""
     labels: Mapping[str, str]
     """Labels of the Node object."""
+    enforced: Callable[[], anyio.Event]
+    """Gives an event that is set once the network policies of this moment are enforced."""
     report: ReportEvent
     root: bool
     """Whether Pods get host uids of their own."""

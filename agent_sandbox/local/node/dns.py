@@ -1,17 +1,13 @@
-"""Names of Services inside the stack: a small DNS server on the pod network's own gateway address.
+"""DNS as far as the stack's name server needs it: packets, and the names of Services.
 
-In: queries of Pods. Out: the addresses of a Service's ready Pods, and NXDOMAIN for every name that is not the stack's:
-nothing is asked outside, so a name cannot carry data out. Every Service is answered as a headless one, because the pod
-network translates no addresses.
+In: queries. Out: the addresses of a Service's ready Pods, and NXDOMAIN for every other name. Every Service is answered
+as a headless one, because the pod network translates no addresses.
 """
 
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-
-import anyio
 
 from agent_sandbox.local.node.pods import StoredPod
 from agent_sandbox.runtime.store import Store
@@ -22,11 +18,12 @@ DOMAIN: Final = "cluster.local"
 TTL: Final = 5
 """Seconds that an answer may be kept; CoreDNS' own for cluster names."""
 
+_OWN_ZONES: Final = (DOMAIN, "88.10.in-addr.arpa")
 _MAX_ANSWER: Final = 512
 _RECORD: Final = 16
 _HEADER: Final = struct.Struct("!6H")
-_RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED = 0x8000, 0x0400, 0x0100
-_FORMAT_ERROR, _NAME_ERROR, _NOT_IMPLEMENTED = 1, 3, 4
+_RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x0400, 0x0100, 0x0080
+_FORMAT_ERROR, _SERVER_FAILURE, _NAME_ERROR, _NOT_IMPLEMENTED = 1, 2, 3, 4
 _TYPE_A, _TYPE_ANY, _CLASS_IN = 1, 255, 1
 
 Resolve = Callable[[str], list[str] | None]
@@ -46,24 +43,55 @@ def _read_name(packet: bytes, offset: int) -> tuple[str, int]:
         offset += length
 
 
+def _question(packet: bytes) -> tuple[str, int, int]:
+    """Name, kind and end of the one question of a query.
+
+    Raises:
+        ValueError, IndexError, struct.error: it cannot be read.
+    """
+    _, _, questions, *_ = _HEADER.unpack_from(packet)
+    if questions != 1:
+        raise ValueError("one question at a time")
+    name, end = _read_name(packet, _HEADER.size)
+    kind, _ = struct.unpack_from("!HH", packet, end)
+    return name, kind, end + 4
+
+
+def is_foreign(packet: bytes) -> bool:
+    """Whether a query is for a name that the stack knows nothing of, and another name server may.
+
+    Neither a name of one word nor an address of the pod network is: such a question shall not leave the machine.
+    """
+    try:
+        name, _, _ = _question(packet)
+    except (ValueError, IndexError, struct.error):
+        return False
+    return "." in name and not any(name == zone or name.endswith(f".{zone}") for zone in _OWN_ZONES)
+
+
+def server_failure(packet: bytes) -> bytes:
+    """The reply to a query, one that ``is_foreign``, which no name server answered."""
+    _, _, end = _question(packet)
+    number, flags, *_ = _HEADER.unpack_from(packet)
+    base = _RESPONSE | _RECURSION_AVAILABLE | (flags & _RECURSION_DESIRED) | _SERVER_FAILURE
+    return _HEADER.pack(number, base, 1, 0, 0, 0) + packet[_HEADER.size : end]
+
+
 def answer(packet: bytes, resolve: Resolve) -> bytes | None:
     """The reply to one query; None for what is no query at all."""
     if len(packet) < _HEADER.size:
         return None
-    number, flags, questions, *_ = _HEADER.unpack_from(packet)
+    number, flags, *_ = _HEADER.unpack_from(packet)
     if flags & _RESPONSE:
         return None
-    base = _RESPONSE | _AUTHORITATIVE | (flags & _RECURSION_DESIRED)
+    base = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (flags & _RECURSION_DESIRED)
     if flags & 0x7800:
         return _HEADER.pack(number, base | _NOT_IMPLEMENTED, 0, 0, 0, 0)
     try:
-        if questions != 1:
-            raise ValueError("one question at a time")
-        name, end = _read_name(packet, _HEADER.size)
-        kind, _ = struct.unpack_from("!HH", packet, end)
+        name, kind, end = _question(packet)
     except (ValueError, IndexError, struct.error):
         return _HEADER.pack(number, base | _FORMAT_ERROR, 0, 0, 0, 0)
-    question = packet[_HEADER.size : end + 4]
+    question = packet[_HEADER.size : end]
     addresses = resolve(name)
     if addresses is None:
         return _HEADER.pack(number, base | _NAME_ERROR, 1, 0, 0, 0) + question
@@ -111,15 +139,3 @@ class ServiceNames:
             for pod in self._pods.list(namespace, selector)
             if pod.status.pod_ip and is_condition_true(pod.status.conditions, "Ready") and not pod.metadata.deleting
         ]
-
-
-async def serve_names(listener: socket.socket, resolve: Resolve) -> None:
-    """Answer queries on a UDP socket until cancelled; closes it."""
-    with listener:
-        while True:
-            await anyio.wait_readable(listener)
-            with suppress(BlockingIOError, ConnectionError):
-                packet, sender = listener.recvfrom(4096)
-                reply = answer(packet, resolve)
-                if reply is not None:
-                    listener.sendto(reply, sender)

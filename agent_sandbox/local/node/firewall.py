@@ -1,43 +1,39 @@
 """Keeps the pod network's rules equal to what NetworkPolicies allow, while Pods, labels and policies change.
 
-In: informers of Pods, NetworkPolicies and Namespaces. Out: elements of one nftables set, added and removed by
-difference, some 15 ms after a change. What the set does not hold is dropped, so a new Pod, a late update or an error of
-ours closes and never opens. Connections that are established already stay, as with most implementations in clusters.
+In: informers of Pods, NetworkPolicies and Namespaces. Out: elements of nftables sets, added and removed by difference,
+some 15 ms after a change. What the sets do not hold is refused, so a new Pod, a late update or an error of ours closes
+and never opens. Connections that are established already are held to the rules of the moment too.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.errors import HelperError
 from agent_sandbox.local.node.network import PodNetwork
-from agent_sandbox.local.node.policy import Endpoint, Flow, Policy, PolicySet, disjoint
+from agent_sandbox.local.node.policy import Endpoint, Policy, PolicySet, disjoint
+from agent_sandbox.local.node.ruleset import Rules, changes
 from agent_sandbox.runtime.store import Store
 from agent_sandbox_api.core import MetaOnlyView, NetworkPolicyView
 from agent_sandbox_api.views import raw_object
 
 log = structlog.get_logger(__name__)
 
-_COALESCE: Final = 0.01
+_COALESCE: Final = 0.005
 _RETRY: Final = 1.0
+_HOST_PERIOD: Final = 10.0
+_LOCAL: Final = "/32 host LOCAL"
 
 Endpoints = Callable[[], list[Endpoint]]
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What the pod network lets through: connections between Pods, and Pods that may ask for names."""
-
-    flows: frozenset[Flow] = frozenset()
-    resolvers: frozenset[str] = frozenset()
-
-
 class Firewall:
-    """Enforces NetworkPolicies between Pods.
+    """Enforces NetworkPolicies.
 
     Flow: ``touch`` whenever something changed; ``run`` as long as one pod network lives.
     """
@@ -56,57 +52,82 @@ class Firewall:
         self._policies = policies
         self._namespaces = namespaces
         self._changed = anyio.Event()
+        self._applied = anyio.Event()
+        self._forwarded: frozenset[str] = frozenset()
 
     def touch(self, _: object = None) -> None:
         """Something changed."""
         self._changed.set()
 
+    def enforced(self) -> anyio.Event:
+        """Set once everything that changed before this call is enforced."""
+        self.touch()
+        return self._applied
+
+    def may_ask_outside(self, address: str) -> bool:
+        """Whether names outside the stack are looked up for a Pod: one whose policies let it ask a name server."""
+        return address in self._forwarded
+
+    def leads_out(self, endpoint: Endpoint) -> bool:
+        """Whether a Pod's policies allow it any connection out of the stack."""
+        try:
+            return bool(self._policy_set().reach(endpoint))
+        except (ValueError, TypeError, KeyError):
+            return False
+
     async def run(self) -> None:
         """Keep the rules right until cancelled; begins with a pod network that allows nothing."""
         applied = Rules()
-        self._changed.set()
         while True:
-            await self._changed.wait()
-            await self._clock.sleep(_COALESCE)
+            # What a pass sees includes every change until here: whoever waits from now on waits for a later pass.
             self._changed = anyio.Event()
-            wanted = self._wanted()
+            passing, self._applied = self._applied, anyio.Event()
+            host = await anyio.to_thread.run_sync(host_addresses)
+            wanted = self._wanted(host)
             try:
-                await self._apply(applied, wanted)
+                if commands := changes(applied, wanted):
+                    await self._network.apply_rules(commands)
             except HelperError as error:
                 log.error("network policies not applied; Pods stay closed to each other", error=str(error))
                 await self._clock.sleep(_RETRY)
                 self._changed.set()
             else:
                 applied = wanted
+                passing.set()
+            with anyio.move_on_after(_HOST_PERIOD):  # the machine may get another address, about which nobody tells us
+                await self._changed.wait()
+            await self._clock.sleep(_COALESCE)
 
-    def _wanted(self) -> Rules:
+    def _policy_set(self) -> PolicySet:
         policies = [Policy(entry.metadata.namespace, raw_object(entry.spec)) for entry in self._policies.list()]
         namespaces = {entry.metadata.name: entry.metadata.labels for entry in self._namespaces.list()}
+        return PolicySet(policies, namespaces)
+
+    def _wanted(self, host: frozenset[str]) -> Rules:
         try:
-            policy_set, endpoints = PolicySet(policies, namespaces), self._endpoints()
-            resolvers = frozenset(entry.address for entry in endpoints if policy_set.may_resolve(entry))
-            return Rules(frozenset(disjoint(policy_set.flows(endpoints))), resolvers)
+            policy_set, endpoints = self._policy_set(), self._endpoints()
+            resolvers = {
+                (entry.address, protocol)
+                for entry in endpoints
+                for protocol in ("tcp", "udp")
+                if policy_set.may_resolve(entry, protocol)
+            }
+            self._forwarded = frozenset(entry.address for entry in endpoints if policy_set.may_ask_outside(entry))
+            leaving = {entry.address: policy_set.reach(entry) for entry in endpoints}
+            return Rules(frozenset(disjoint(policy_set.flows(endpoints))), frozenset(resolvers), leaving, host)
         except (ValueError, TypeError, KeyError) as error:
-            log.error("a network policy cannot be read; Pods are closed to each other", error=repr(error))
-            return Rules()
-
-    async def _apply(self, applied: Rules, wanted: Rules) -> None:
-        # One transaction: what goes, goes first, so that a changed range does not collide with its old form.
-        commands = [
-            *_change("delete", "flows", map(_element, applied.flows - wanted.flows)),
-            *_change("delete", "resolvers", applied.resolvers - wanted.resolvers),
-            *_change("add", "flows", map(_element, wanted.flows - applied.flows)),
-            *_change("add", "resolvers", wanted.resolvers - applied.resolvers),
-        ]
-        if commands:
-            await self._network.apply_rules("\n".join(commands) + "\n")
+            log.error("a network policy cannot be read; Pods are closed", error=repr(error))
+            self._forwarded = frozenset()
+            return Rules(host=host)
 
 
-def _change(verb: str, name: str, elements: Iterable[str]) -> list[str]:
-    listed = ", ".join(sorted(elements))
-    return [f"{verb} element inet pods {name} {{ {listed} }}"] if listed else []
-
-
-def _element(flow: Flow) -> str:
-    ports = str(flow.first_port) if flow.first_port == flow.last_port else f"{flow.first_port}-{flow.last_port}"
-    return f"{flow.source} . {flow.destination} . {flow.protocol} . {ports}"
+def host_addresses() -> frozenset[str]:
+    """The IPv4 addresses of this machine, in the network namespace of the calling process."""
+    found, last = set(), ""
+    for line in Path("/proc/net/fib_trie").read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            last = words[1]
+        elif line.strip() == _LOCAL:
+            found.add(last)
+    return frozenset(found)

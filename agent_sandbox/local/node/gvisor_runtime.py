@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -281,8 +280,7 @@ class GvisorRuntime:
 
     async def is_running(self, identity: str) -> bool:
         """Whether ``runsc`` has recorded that a container runs."""
-        records = Path(f"/proc/{self._network.pid}/root{self._state}")
-        return await anyio.to_thread.run_sync(_is_running, records, identity)
+        return await anyio.to_thread.run_sync(_is_running, self._network.on_host(self._state), identity)
 
     async def _bundle(self, launch: Launch, keeper: str) -> Path:
         """Write what ``runsc`` reads."""
@@ -296,8 +294,7 @@ class GvisorRuntime:
         return bundle
 
     def _targets(self, mounts: Sequence[Mount]) -> list[tuple[str, bool]]:
-        outside = f"/proc/{self._network.pid}/root"
-        return [(mount.target, not stat.S_ISDIR(Path(outside + mount.source).stat().st_mode)) for mount in mounts]
+        return [(mount.target, self._network.on_host(mount.source).is_file()) for mount in mounts]
 
     async def _openable(self, launch: Launch, number: int, mount: Mount) -> Mount:
         """The same mount by a path that the process which opens files, a stranger to the host, may walk."""

@@ -31,31 +31,6 @@ _POOL_SIZE: Final = 64
 _POOL_LOW: Final = 32
 _BROKER_TIMEOUT: Final = 2.0
 
-_DEFAULT_DENY: Final = """
-table inet pods {
-  set flows {
-    type ipv4_addr . ipv4_addr . inet_proto . inet_service
-    flags interval
-  }
-  set resolvers {
-    type ipv4_addr
-  }
-  chain forward {
-    type filter hook forward priority 0; policy drop;
-    ct state established,related accept
-    ip saddr . ip daddr . meta l4proto . th dport @flows accept
-  }
-  chain input {
-    type filter hook input priority 0; policy drop;
-    iifname "lo" accept
-    ct state established,related accept
-    ip saddr @resolvers ip daddr 169.254.1.1 udp dport 53 accept
-  }
-}
-"""
-"""Nobody starts a connection but the router (whose packets pass the output hook), and Pods as ``flows`` allows;
-those in ``resolvers`` may ask the router for names."""
-
 ExitHandler = Callable[[int], None]
 
 
@@ -66,12 +41,14 @@ class NetworkOptions:
     Attributes:
         binds: host directories to show to Pods' set-up, by their name in the tree.
         nft: path of the ``nft`` program.
+        ruleset: the rules to begin with.
         isolated: False runs Pods as bare processes in the host's own network.
         lock_fd: a locked file that the helper keeps open while it lives, or None; the next node waits for that lock.
     """
 
     binds: Mapping[str, Path] = field(default_factory=dict)
     nft: str = "/usr/sbin/nft"
+    ruleset: str = ""
     isolated: bool = True
     lock_fd: int | None = None
 
@@ -170,7 +147,7 @@ class PodNetwork:
             bare=not self.isolated,
             binds=[[str(path), name] for name, path in self._options.binds.items()],
             nft=self._options.nft,
-            ruleset=_DEFAULT_DENY,
+            ruleset=self._options.ruleset,
         )
         if reply["tree"] is not None:
             self.tree = Path(reply["tree"])
@@ -263,10 +240,11 @@ class PodNetwork:
         """Where a path of the helper's own mounts is found by this process, for as long as the helper lives."""
         return Path(f"/proc/{self.pid}/root{path}")
 
-    async def listen_udp(self, port: int) -> socket.socket:
-        """A UDP socket of the router between Pods, bound to the address that Pods know it by."""
+    async def listen(self, port: int) -> tuple[socket.socket, socket.socket]:
+        """A UDP and a listening TCP socket of the router between Pods, bound to the address that Pods know it by."""
         _, fds = await self.request("listen", address=GATEWAY, port=port)
-        return socket.socket(fileno=fds[0])
+        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+        return udp, tcp
 
     async def spawn(
         self,

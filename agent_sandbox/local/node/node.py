@@ -38,7 +38,8 @@ from agent_sandbox.local.node.capacity import read_capacity
 from agent_sandbox.local.node.cgroups import Cgroups, find_cgroups
 from agent_sandbox.local.node.claims import NODE_CLAIMS, ClaimProvisioner
 from agent_sandbox.local.node.context import NodeContext, NodeOptions
-from agent_sandbox.local.node.dns import ServiceNames, serve_names
+from agent_sandbox.local.node.dns import ServiceNames
+from agent_sandbox.local.node.egress import Egress
 from agent_sandbox.local.node.errors import (
     ContainerError,
     HelperError,
@@ -52,6 +53,7 @@ from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.gvisor_runtime import GVISOR
 from agent_sandbox.local.node.gvisor_trial import GvisorFinder, TrialGround
 from agent_sandbox.local.node.logs import LogThread
+from agent_sandbox.local.node.names import NameServer
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.node_object import NodeObject, node_labels
 from agent_sandbox.local.node.oci import ImageSource, ImageStore, find_engine
@@ -59,6 +61,7 @@ from agent_sandbox.local.node.pods import NODE_PODS, Pod, StoredPod
 from agent_sandbox.local.node.policy import DNS_PORT, Endpoint
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
+from agent_sandbox.local.node.ruleset import BASE
 from agent_sandbox.local.node.runtime import Runtimes
 from agent_sandbox.local.node.trial import Machine, network_binds, try_isolation
 from agent_sandbox.local.node.volumes import claim_names
@@ -75,6 +78,8 @@ _LOCK_PAUSE: Final = 0.05
 _RETRY: Final = 1.0
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
+NO_EGRESS_CONDITION: Final = "EgressUnavailable"
+_NO_EGRESS_MESSAGE: Final = "a NetworkPolicy lets this Pod connect out of the stack, but this machine has no way"
 UNISOLATED_CONDITION: Final = "Unisolated"
 _UNISOLATED_MESSAGE: Final = (
     "this Pod runs WITHOUT isolation, as a plain process of the stack's own user, because the stack was started with"
@@ -108,6 +113,7 @@ class Node:
         self._policies = Informer(client, NETWORK_POLICIES, clock=clock)
         self._namespaces = Informer(client, NAMESPACES, clock=clock)
         self._firewall = Firewall(self.network, clock, self._endpoints, self._policies.store, self._namespaces.store)
+        self._egress = Egress(self.network, clock, self.options.reconsider_period)
         self._services = Informer(client, SERVICES, clock=clock)
         self._names = ServiceNames(self._services.store, self._informer.store)
         self._events = EventRecorder(
@@ -252,7 +258,7 @@ class Node:
         logs = LogThread(self._clock)
         binds = network_binds(root, self._directory.root)
         nft = self.machine.nft if self.machine is not None else ""
-        options = NetworkOptions(binds, nft, isolated=not self.options.unisolated, lock_fd=lock)
+        options = NetworkOptions(binds, nft, BASE, isolated=not self.options.unisolated, lock_fd=lock)
         async with anyio.create_task_group() as group:
             try:
                 group.start_soon(
@@ -295,10 +301,18 @@ class Node:
             cgroups=self._cgroups,
             images=self._images,
             capacity=self._capacity,
+            enforced=self._enforced,
             report=self._report,
             labels=self._labels,
             root=os.geteuid() == 0 and not self.options.unisolated,
         )
+
+    def _enforced(self) -> anyio.Event:
+        if self.network.isolated:
+            return self._firewall.enforced()
+        nothing = anyio.Event()
+        nothing.set()
+        return nothing
 
     async def _follow(self, tasks: TaskGroup, task_status: TaskStatus[None]) -> None:
         """Give every Pod its worker, until cancelled; then stop the containers."""
@@ -306,8 +320,11 @@ class Node:
         await self._find_leftovers()
         if self.network.isolated:
             tasks.start_soon(self._firewall.run, name="node: network policy")
-            listener = await self.network.listen_udp(DNS_PORT)
-            tasks.start_soon(serve_names, listener, self._names.resolve, name="node: names")
+            names = NameServer(self._names.resolve, self._firewall.may_ask_outside)
+            tasks.start_soon(names.run, *await self.network.listen(DNS_PORT), name="node: names")
+            tried = anyio.Event()
+            tasks.start_soon(self._egress.run, tried.set, name="node: way out")
+            await tried.wait()
         tasks.start_soon(self._reconsider_forever, name="node: refused pods")
         self._tasks = tasks
         try:
@@ -453,7 +470,7 @@ class Node:
         uid = pod.metadata.uid
         record = self._record(pod)
         latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
-        worker = PodWorker(self._current_context(), pod, record, self._provisioner.open, self._warnings())
+        worker = PodWorker(self._current_context(), pod, record, self._provisioner.open, self._warnings(pod, record))
         self._workers[uid] = worker
         self._firewall.touch()
         if latest is None or latest.metadata.uid != uid:
@@ -493,24 +510,28 @@ class Node:
         sharing = (worker.record.host_uid for worker in neighbours if claims & set(claim_names(worker.pod)))
         return next(sharing, None)
 
-    def _warnings(self) -> Mapping[str, str]:
-        return {UNISOLATED_CONDITION: _UNISOLATED_MESSAGE} if self.options.unisolated else {}
+    def _warnings(self, pod: Pod, record: PodRecord) -> Mapping[str, str]:
+        """What this machine does not do for a Pod, as conditions."""
+        if self.options.unisolated:
+            return {UNISOLATED_CONDITION: _UNISOLATED_MESSAGE}
+        if self._egress.problem and self._firewall.leads_out(_endpoint(pod, record)):
+            return {NO_EGRESS_CONDITION: f"{_NO_EGRESS_MESSAGE}: {self._egress.problem}"}
+        return {}
 
     def _endpoints(self) -> list[Endpoint]:
         """Pods that have an address now, as network policies see them."""
-        found = []
-        for worker in self._workers.values():
-            if worker is not None:
-                ports = {
-                    (port.name, port.protocol.lower()): port.container_port
-                    for container in worker.pod.spec.containers
-                    for port in container.ports
-                    if port.name
-                }
-                metadata = worker.pod.metadata
-                found.append(Endpoint(metadata.namespace, worker.record.address, metadata.labels, ports))
-        return found
+        return [_endpoint(worker.pod, worker.record) for worker in self._workers.values() if worker is not None]
 
     def _is_claim_used(self, namespace: str, name: str) -> bool:
         workers = [worker for worker in self._workers.values() if worker is not None]
         return any(worker.record.namespace == namespace and name in claim_names(worker.pod) for worker in workers)
+
+
+def _endpoint(pod: Pod, record: PodRecord) -> Endpoint:
+    ports = {
+        (port.name, port.protocol.lower()): port.container_port
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.name
+    }
+    return Endpoint(pod.metadata.namespace, record.address, pod.metadata.labels, ports)

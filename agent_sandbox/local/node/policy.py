@@ -1,8 +1,9 @@
-"""Which connections between Pods NetworkPolicies allow. A pure room: Pods and policies go in, a set of flows comes out.
+"""Which connections NetworkPolicies allow. A pure room: Pods and policies go in, what each may comes out.
 
-It follows networking.k8s.io/v1, with one difference that errs on the safe side: a Pod that no policy selects for
-ingress is reachable by no other Pod, where Kubernetes would let everybody in. The router is not a Pod and always gets
-in.
+It follows networking.k8s.io/v1, with differences that err on the safe side. A Pod that no policy selects for ingress
+is reachable by no other Pod, and one that none selects for egress reaches nothing outside the stack, where Kubernetes
+would allow everything. A rule for DNS that names no peers opens the stack's name server, not every server of the world
+on that port. The router is not a Pod and always gets in.
 """
 
 import ipaddress
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from agent_sandbox.kube import selector_from
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
+from agent_sandbox.local.node.reach import Reach, Span, addresses_of, disjoint_reach
 
 _Json = dict[str, Any]
 
@@ -70,6 +72,8 @@ def _selects(selector: _Json | None, labels: Mapping[str, str]) -> bool:
 
 
 DNS_PORT: Final = 53
+_NOBODY: Final = Endpoint("", "")
+"""Outside the stack no port has a name that we know."""
 NAME_SERVER: Final = Endpoint(
     "kube-system", GATEWAY, {"k8s-app": "kube-dns"}, {("dns", "udp"): DNS_PORT, ("dns-tcp", "tcp"): DNS_PORT}
 )
@@ -98,13 +102,34 @@ class PolicySet:
                     found |= self._between(source, target, inward)
         return found
 
-    def may_resolve(self, source: Endpoint) -> bool:
+    def _outward(self, source: Endpoint) -> list[Policy]:
+        return [policy for policy in self._policies if policy.governs(source, "Egress")]
+
+    def may_resolve(self, source: Endpoint, protocol: str) -> bool:
         """Whether a Pod may ask the stack's name server, which stands where a cluster has kube-dns."""
-        outward = [policy for policy in self._policies if policy.governs(source, "Egress")]
+        outward = self._outward(source)
         if not outward:
             return True
         released = self._allowed(outward, "egress", "to", NAME_SERVER, source, NAME_SERVER)
-        return any(flow.protocol == "udp" and flow.first_port <= DNS_PORT <= flow.last_port for flow in released)
+        return any(flow.protocol == protocol and flow.first_port <= DNS_PORT <= flow.last_port for flow in released)
+
+    def may_ask_outside(self, source: Endpoint) -> bool:
+        """Whether a Pod may learn names outside the stack: where a policy lets it ask kube-dns, as in a cluster."""
+        return bool(self._outward(source)) and any(self.may_resolve(source, protocol) for protocol in ("udp", "tcp"))
+
+    def reach(self, source: Endpoint) -> frozenset[Reach]:
+        """Everything outside the stack that a Pod may connect to."""
+        found = []
+        for policy in self._outward(source):
+            for rule in policy.spec.get("egress") or ():
+                spans = [span for block in _blocks(rule.get("to")) for span in block]
+                found += [
+                    Reach(protocol, *span, first_port, last_port)
+                    for protocol, first_port, last_port in _ports(rule, _NOBODY)
+                    for span in spans
+                    if rule.get("to") or (first_port, last_port) != (DNS_PORT, DNS_PORT)
+                ]
+        return disjoint_reach(found)
 
     def _between(self, source: Endpoint, target: Endpoint, inward: Sequence[Policy]) -> set[Flow]:
         admitted = self._allowed(inward, "ingress", "from", source, target, target)
@@ -146,6 +171,16 @@ class PolicySet:
         elif peer.namespace != namespace:
             return False
         return _selects(entry.get("podSelector"), peer.labels)
+
+
+def _blocks(peers: Sequence[_Json] | None) -> Iterator[list[Span]]:
+    """Addresses outside that a rule's list of peers names; an absent or empty list names all."""
+    if not peers:
+        yield addresses_of("0.0.0.0/0")
+    for entry in peers or ():
+        block = entry.get("ipBlock")
+        if block:
+            yield addresses_of(block["cidr"], block.get("except") or ())
 
 
 def _in_block(block: _Json, address: str) -> bool:

@@ -24,6 +24,7 @@ from agent_sandbox.local.node.images import PATH
 from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.rootfs import RootFiles
+from agent_sandbox.local.node.ruleset import BASE
 from agent_sandbox.local.node.runtime import Launch
 
 log = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ async def try_isolation(root: RootFiles, state_dir: Path, clock: Clock) -> Machi
     """
     tools = find_tools()
     network = PodNetwork()
-    options = NetworkOptions(binds=network_binds(root, state_dir), nft=tools.nft)
+    options = NetworkOptions(binds=network_binds(root, state_dir), nft=tools.nft, ruleset=BASE)
     try:
         with anyio.fail_after(_TIMEOUT):
             async with anyio.create_task_group() as group:

@@ -35,6 +35,7 @@ from agent_sandbox_api.core.kinds import ContainerStatusView
 log = structlog.get_logger(__name__)
 
 _RETRY: Final = 1.0
+_ENFORCEMENT_PATIENCE: Final = 2.0
 _COALESCE: Final = 0.01
 _LEAST_SIDECAR_GRACE: Final = 2.0
 _EVICTION_GRACE: Final = 1.0
@@ -159,13 +160,18 @@ class PodWorker:
             try:
                 await anyio.to_thread.run_sync(directory.create_pod, self.record)
                 await self._make_network()
-                return await self._make_parts(directory.pod(self.record.uid) / "files")
+                enforced = self._context.enforced()
+                parts = await self._make_parts(directory.pod(self.record.uid) / "files")
             except (ContainerError, HelperError, KubeError, OSError, ValueError) as error:
                 reason = getattr(error, "reason", "")
                 if str(error) != complained:
                     complained = str(error)
                     self._context.report(self.pod, "Warning", "FailedMount", complained)
                     self._wait_all(reason if isinstance(error, ContainerError) else "ContainerCreating", complained)
+            else:
+                with anyio.move_on_after(_ENFORCEMENT_PATIENCE):  # without rules the Pod is closed, not open
+                    await enforced.wait()
+                return parts
             await self._context.clock.sleep(_RETRY)
 
     async def _make_network(self) -> None:

@@ -197,9 +197,13 @@ class Helper:
         return {}, []
 
     def _listen(self, request: Message, _: list[int]) -> Reply:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        listener.bind((request["address"], request["port"]))
-        return {}, [listener.detach()]
+        place = (request["address"], request["port"])
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        udp.bind(place)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        tcp.bind(place)
+        tcp.listen()
+        return {}, [udp.detach(), tcp.detach()]
 
     def _apply_nft(self, request: Message, _: list[int]) -> Reply:
         self._run_nft(request["ruleset"])
