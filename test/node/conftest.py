@@ -99,6 +99,22 @@ class Stack:
         await self.client.delete(PODS, name, "default", uid=pod.metadata.uid, **options)
         await self.until_gone(name)
 
+    async def delete_while_following(self, name: str, **options: Any) -> tuple[float, str]:
+        """Delete a Pod that has printed ``up``: seconds until it was gone, and what ``main`` printed to its end."""
+        await self.until_printed(name, "main", "up\n")
+        pieces: list[str] = []
+
+        async def follow() -> None:
+            pieces.append(await self.log(name, "main", follow=True))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            await anyio.sleep(0.1)
+            began = anyio.current_time()
+            await self.delete_pod(name, **options)
+            seconds = anyio.current_time() - began
+        return seconds, "".join(pieces)
+
     async def until_printed(self, name: str, container: str, text: str) -> str:
         """Wait until a container printed a text; all it printed by then."""
         with anyio.fail_after(PATIENCE):
@@ -200,12 +216,28 @@ def root_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return state / "runtime"
 
 
+@pytest.fixture(scope="session")
+def share_root_files(root_files: Path) -> Callable[[Path], None]:
+    """Gives a state directory our root files, because making them takes half a second."""
+
+    def share(state: Path) -> None:
+        shutil.copytree(root_files, state / "runtime", symlinks=True, copy_function=os.link)
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def node_in() -> RunNode:
+    """``async with node_in(state, …) as stack``: a node in a directory of the caller's."""
+    return _running_node
+
+
 @pytest.fixture
-def state_dir(tmp_path: Path, root_files: Path) -> Path:
-    """A state directory that has our root files already, because making them takes half a second."""
+def state_dir(tmp_path: Path, share_root_files: Callable[[Path], None]) -> Path:
+    """A state directory that has our root files already."""
     state = tmp_path / "node"
     state.mkdir()
-    shutil.copytree(root_files, state / "runtime", symlinks=True, copy_function=os.link)
+    share_root_files(state)
     return state
 
 

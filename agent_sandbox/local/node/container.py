@@ -28,7 +28,7 @@ from agent_sandbox.local.node.images import WORKSPACE, Image
 from agent_sandbox.local.node.log_reader import remove_old_runs
 from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.payload import current_files
-from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, Probe, TcpSocket
+from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, PodSpec, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
@@ -249,14 +249,14 @@ class ContainerRunner:
             raise ContainerError("CreateContainerConfigError", str(error)) from error
         pod_ids = await self._pod_ids(image)
         launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts, pod_ids)
-        if image.root:
-            launch = await self._on_image(launch, image, directory)
-        with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
-            try:
+        try:
+            if image.root:
+                launch = await self._on_image(launch, image, directory)
+            with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
                 process = self.process = await self._parts.runtime.start(launch)
-            except ContainerError:
-                launch.log.finish(self._context.clock.now())
-                raise
+        except BaseException:
+            launch.log.finish(self._context.clock.now())
+            raise
         return process
 
     async def _on_image(self, launch: Launch, image: Image, directory: Path) -> Launch:
@@ -499,7 +499,7 @@ class ContainerRunner:
         if isinstance(self.state.state, Running):
             started, now = self.state.state.started_at, self._context.clock.now()
             reason = await self._end_reason(process, code)
-            self.state = self.state.with_state(Terminated(code, reason, "", started, now), ready=False, started=False)
+            self._become(self.state.with_state(Terminated(code, reason, "", started, now), ready=False, started=False))
 
     async def _end(self, process: ContainerProcess, grace: float) -> int:
         with anyio.move_on_after(max(0.0, grace)) as self._ending:
@@ -542,16 +542,18 @@ def _describe(ended: Terminated) -> str:
     return f"exit code {ended.exit_code}{f', {ended.message}' if ended.message else ''}"
 
 
-def write_own_files(files: Path, record: PodRecord, hostname: str, cluster_dns: str | None) -> None:
+def write_own_files(files: Path, record: PodRecord, spec: PodSpec, cluster_dns: str | None) -> None:
     """Write the ``hosts``, ``hostname`` and ``resolv.conf`` of a Pod; runs in a worker thread.
 
     Args:
         files: where.
         record: the Pod.
-        hostname: its host name.
+        spec: its spec, for its host name and host aliases.
         cluster_dns: address of the stack's name server, or None if there is none: then names do not resolve.
     """
+    hostname = spec.hostname or record.name
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{record.address}\t{hostname}\n"
+    hosts += "".join(f"{alias.ip}\t{' '.join(alias.hostnames)}\n" for alias in spec.host_aliases)
     resolv = ""
     if cluster_dns is not None:
         domain = "svc.cluster.local"

@@ -139,7 +139,12 @@ def _without_empty(values: _Json) -> _Json:
 
 
 def is_initialized(pod: PodState) -> bool:
-    """True once every init container has done its part: succeeded, or, for a sidecar, started."""
+    """True once every init container has done its part: succeeded, or, for a sidecar, started.
+
+    It stays true when a sidecar starts again, or ends with the Pod: then a main container has begun.
+    """
+    if any(not isinstance(entry.state, Waiting) or entry.last is not None for entry in pod.containers):
+        return True
     return all((entry.started if entry.name in pod.sidecars else _succeeded(entry)) for entry in pod.init_containers)
 
 
@@ -166,7 +171,8 @@ def phase(pod: PodState) -> str:
     if not is_initialized(pod):
         return "Pending"
     ended = [entry for entry in pod.containers if not will_restart(entry, pod.restart_policy)]
-    if len(ended) == len(pod.containers):
+    lasting = [entry for entry in pod.init_containers if entry.name in pod.sidecars]
+    if len(ended) == len(pod.containers) and not any(isinstance(entry.state, Running) for entry in lasting):
         return "Succeeded" if all(_succeeded(entry) for entry in ended) else "Failed"
     never_ran = [entry for entry in pod.containers if isinstance(entry.state, Waiting) and entry.last is None]
     if never_ran and not any(isinstance(entry.state, Running) for entry in pod.containers):
@@ -233,8 +239,9 @@ def pod_status(pod: PodState, previous: Sequence[ConditionView], now: datetime) 
         status["initContainerStatuses"] = [entry.to_json() for entry in pod.init_containers]
     if pod.started_at is not None:
         status["startTime"] = format_time(pod.started_at)
-    if pod.address and current not in {"Succeeded", "Failed"}:
-        status |= {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
+    # Null removes: the address of an ended Pod may be another one's soon.
+    shown = pod.address if current not in {"Succeeded", "Failed"} else ""
+    status |= {"podIP": shown or None, "podIPs": [{"ip": shown}] if shown else None}
     if pod.failure is not None:
         status |= {"reason": pod.failure[0], "message": pod.failure[1]}
     return status

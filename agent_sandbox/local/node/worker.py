@@ -191,14 +191,13 @@ class PodWorker:
         self._claims = claims
         facts = self._facts(objects)
         maker = self._maker(facts, objects, claims)
-        hostname = self.pod.spec.hostname or self.record.name
 
         def make() -> PodParts:
             for claim in claims.values():
                 give_tree(claim.path, self.record.owner)
             owned_directory(files / "volumes", self.record.owner)
             owned_directory(files / "containers", self.record.owner)
-            write_own_files(files, self.record, hostname, GATEWAY if self._context.network.isolated else None)
+            write_own_files(files, self.record, self.pod.spec, GATEWAY if self._context.network.isolated else None)
             return PodParts(self.record, facts, maker.make(), files, runtime)
 
         return await anyio.to_thread.run_sync(make)

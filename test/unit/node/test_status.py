@@ -94,4 +94,4 @@ def test_states_take_their_wire_form() -> None:
 
 
 def test_a_finished_pod_has_no_address() -> None:
-    assert "podIP" not in pod_status(pod(container(OK), policy="Never"), (), NOW)
+    assert pod_status(pod(container(OK), policy="Never"), (), NOW)["podIP"] is None

@@ -163,7 +163,9 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
 
         errors = fcntl.fcntl(error_write, fcntl.F_DUPFD_CLOEXEC, 200)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        # What the helper and Python ignore is inherited, and a shell cannot trap a signal that was ignored before it.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
         os.umask(0o022)
     except OSError as error:
         os.write(error_write, f"{error.errno} {error.strerror or error}".encode())
