@@ -30,10 +30,16 @@ from agent_sandbox.sdk.refusals import HEADER_ERROR
 from agent_sandbox.sdk.routes import choose_mode, open_route
 from agent_sandbox.sdk.status import info_of
 from agent_sandbox.sdk.wire import Route, Target
-from agent_sandbox_api.core import CUSTOM_RESOURCE_DEFINITIONS, LEASES
+from agent_sandbox_api.core import CUSTOM_RESOURCE_DEFINITIONS, LEASES, SERVICES
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
-from agent_sandbox_api.names import CONTROLLER_LEASE, HEADER_SANDBOX_AUTHORIZATION, RUNTIME_PORT, SYSTEM_NAMESPACE
+from agent_sandbox_api.names import (
+    CONTROLLER_LEASE,
+    HEADER_SANDBOX_AUTHORIZATION,
+    ROUTER_SERVICE,
+    RUNTIME_PORT,
+    SYSTEM_NAMESPACE,
+)
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -154,7 +160,10 @@ class _Diagnosis:
             return Finding("credential", "warn", f"its rights cannot be asked for: {error}")
         if not missing:
             return Finding("credential", "ok", f"may make, use and remove sandboxes in namespace {self._namespace}")
-        text = ", ".join(f"{verb} {plural}{'/' + sub if sub else ''}" for _, plural, sub, verb in missing)
+        verbs: dict[str, list[str]] = {}
+        for _, plural, subresource, verb in missing:
+            verbs.setdefault(f"{plural}/{subresource}".rstrip("/"), []).append(verb)
+        text = "; ".join(f"{', '.join(found)} {what}" for what, found in verbs.items())
         step = f"kubectl auth can-i --list -n {self._namespace}"
         hopeless = any(plural == SANDBOX_CLAIMS.plural for _, plural, _, _ in missing)
         return Finding(
@@ -256,6 +265,9 @@ class _Diagnosis:
             step = f"kubectl -n {self._options.router_namespace} get pods,svc"
         try:
             mode = choose_mode(self._options, self._cluster)
+            if mode in {"tunnel", "in-cluster"} and not await self._has_router_service():
+                message = f"not installed: there is no Service {ROUTER_SERVICE} in {self._options.router_namespace}"
+                return Finding("router", "fail", message, _INSTALL)
             async with AsyncExitStack() as stack:
                 opening = open_route(hurried, self._cluster, self._kube, ServerClock(self._kube))
                 route, url = await stack.enter_async_context(opening)
@@ -264,6 +276,17 @@ class _Diagnosis:
                 return await self._ask_router(route, f"{url}, by {mode}", step)
         except SandboxError as error:
             return Finding("router", "fail", f"cannot be reached: {error}", step)
+
+    async def _has_router_service(self) -> bool:
+        for namespace in (self._options.router_namespace, self._namespace):
+            try:
+                await self._kube.get(SERVICES, ROUTER_SERVICE, namespace)
+            except NotFoundError:
+                continue
+            except ForbiddenError:
+                return True  # nobody knows: the way itself will tell
+            return True
+        return False
 
     async def _ask_router(self, route: Route, where: str, step: str) -> Finding:
         """Ask for a sandbox that cannot exist: a router that takes the credential says that it knows none."""

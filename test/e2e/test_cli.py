@@ -456,6 +456,19 @@ def test_enter_tilde_dot_leaves_and_ends_the_command(open_screen: Callable[..., 
 
 
 @pytest.mark.slow
+def test_a_closed_window_ends_the_command(open_screen: Callable[..., Screen], type_: Type, box: str) -> None:
+    screen = open_screen("exec", "-it", box, "--", "sh", "-c", "echo in''side; sleep 1234")
+    screen.wait_for("inside")
+
+    os.close(screen.master)
+    screen.master = os.open(os.devnull, os.O_RDONLY)
+    deadline = time.monotonic() + 20
+    while b"1234" in type_("run", box, "ps", "ax").out and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert b"1234" not in type_("run", box, "ps", "ax").out
+
+
+@pytest.mark.slow
 def test_vi_fills_the_window_follows_its_size_and_saves(
     open_screen: Callable[..., Screen], type_: Type, box: str
 ) -> None:

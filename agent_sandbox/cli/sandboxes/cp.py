@@ -49,10 +49,9 @@ def cp(source: Place, target: Place, quiet: bool, reach: Reach) -> None:
             raise click.UsageError("one side must be in a sandbox, as NAME:PATH; for two local paths use cp")
 
     async def work(_: Interruptions) -> None:
-        async with reach.open() as sandboxes:
-            files = (await sandboxes.connect(name)).files
+        async with reach.connect(name) as sandbox:
             with transfer_bar("copying", wanted=not quiet) as bar:
-                summary = await _copy(files, source, target, bar)
+                summary = await _copy(sandbox.files, source, target, bar)
             if summary and not quiet:
                 note(summary)
 

@@ -8,7 +8,7 @@ from agent_sandbox.cli.sandboxes.command_options import CommandVerb, command_opt
 from agent_sandbox.cli.sandboxes.execution import execute, start
 from agent_sandbox.cli.sandboxes.failures import TOOL_FAILED
 from agent_sandbox.cli.sandboxes.reaching import Reach, reaching
-from agent_sandbox.cli.sandboxes.running import Interruptions, run_verb, saying
+from agent_sandbox.cli.sandboxes.running import Interruptions, run_verb
 from agent_sandbox.cli.sandboxes.values import SANDBOX
 
 
@@ -30,9 +30,7 @@ def exec_(name: str, words: tuple[str, ...], reach: Reach, **options: Any) -> No
     command = read_command(words, **options)
 
     async def work(interruptions: Interruptions) -> int:
-        async with reach.open() as sandboxes:
-            async with saying("waiting until the sandbox is ready"):
-                sandbox = await sandboxes.connect(name)
+        async with reach.connect(name) as sandbox:
             if options["detach"]:
                 click.echo(await start(sandbox, command))
                 return 0

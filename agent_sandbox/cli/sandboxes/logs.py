@@ -50,8 +50,7 @@ def logs(
         raise click.UsageError(f"{', '.join(foreign)} and --process do not go together: leave one out")
 
     async def work(_: Interruptions) -> None:
-        async with reach.open(inside=process is not None) as sandboxes:
-            sandbox = await sandboxes.connect(name)
+        async with reach.connect(name, inside=process is not None) as sandbox:
             if process is not None:
                 await _print_process(sandbox, process, follow=follow)
                 return

@@ -62,8 +62,7 @@ def port(name: str, ports: tuple[PortPair, ...], address: str, reach: Reach) -> 
     """
 
     async def work(_: Interruptions) -> None:
-        async with reach.open(inside=False) as sandboxes, AsyncExitStack() as stack:
-            sandbox = await sandboxes.connect(name)
+        async with reach.connect(name, inside=False) as sandbox, AsyncExitStack() as stack:
             for pair in ports:
                 try:
                     local = await stack.enter_async_context(

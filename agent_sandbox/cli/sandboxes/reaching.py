@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from agent_sandbox.cli.sandboxes.running import saying
+
 if TYPE_CHECKING:
-    from agent_sandbox.sdk import AsyncSandboxes, ConnectionOptions
+    from agent_sandbox.sdk import AsyncSandbox, AsyncSandboxes, ConnectionOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,8 +83,23 @@ class Reach:
         """
         from agent_sandbox.sdk import AsyncSandboxes
 
-        async with AsyncSandboxes(self.namespace, self.options(inside=inside)) as sandboxes:
+        async with AsyncExitStack() as stack:
+            async with saying("connecting"):
+                opening = AsyncSandboxes(self.namespace, self.options(inside=inside))
+                sandboxes = await stack.enter_async_context(opening)
             yield sandboxes
+
+    @asynccontextmanager
+    async def connect(self, name: str, *, inside: bool = True) -> AsyncIterator[AsyncSandbox]:
+        """One sandbox, waited for if it is not ready.
+
+        Raises:
+            SandboxError: there is no such sandbox, no way to it, or it will not be ready.
+        """
+        async with self.open(inside=inside) as sandboxes:
+            async with saying(f"waiting until {name} is ready"):
+                sandbox = await sandboxes.connect(name)
+            yield sandbox
 
 
 def reaching(function: F) -> F:

@@ -51,13 +51,11 @@ def run(
         raise Mistake("-d in a fresh sandbox needs --keep: the sandbox would be removed under the command")
 
     async def work(interruptions: Interruptions) -> int:
-        async with reach.open() as sandboxes:
-            if name is not None:
-                async with saying("waiting until the sandbox is ready"):
-                    sandbox = await sandboxes.connect(name)
+        if name is not None:
+            async with reach.connect(name) as sandbox:
                 return await _do(sandbox, interruptions)
-            async with _fresh_sandbox(sandboxes, template, pool, keep=keep) as sandbox:
-                return await _do(sandbox, interruptions)
+        async with reach.open() as sandboxes, _fresh_sandbox(sandboxes, template, pool, keep=keep) as sandbox:
+            return await _do(sandbox, interruptions)
 
     async def _do(sandbox: AsyncSandbox, interruptions: Interruptions) -> int:
         if not options["detach"]:

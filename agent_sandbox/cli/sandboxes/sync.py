@@ -57,11 +57,10 @@ def sync(
         raise click.UsageError(f"{example} is in no sandbox: write NAME:PATH")
 
     async def work(_: Interruptions) -> SyncReport:
-        async with reach.open() as sandboxes:
-            files = (await sandboxes.connect(remote.name)).files
+        async with reach.connect(remote.name) as sandbox:
             options: dict[str, Any] = {"delete": delete, "prefer": prefer, "ignore": ignore}
             while True:
-                report = await files.sync(local, remote.path, direction=direction or "both", **options)
+                report = await sandbox.files.sync(local, remote.path, direction=direction or "both", **options)
                 _tell(report, quiet=quiet, always=not watch)
                 if not watch:
                     return report

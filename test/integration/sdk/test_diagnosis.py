@@ -142,6 +142,13 @@ async def test_a_client_that_signs_for_each_sandbox_has_nothing_to_show_for_none
     assert (found.verdict, "key" in found.message) == ("ok", True)
 
 
+async def test_a_cluster_without_a_router_is_told_to_install_it_without_waiting(cluster: PretendCluster) -> None:
+    found = (await findings_of(kube=cluster.kube))["router"]
+
+    assert (found.verdict, "sandbox-router-svc" in found.message) == ("fail", True)
+    assert "config/default" in found.next_step
+
+
 @asynccontextmanager
 async def served(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
     """A server that answers so at its root."""
