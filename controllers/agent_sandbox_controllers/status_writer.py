@@ -1,27 +1,35 @@
 """Writes statuses of one kind: only differences, only when they are worth a write, only over the version looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_controllers.actions import Writer, perform
 from agent_sandbox_controllers.holding import WriteHold
 from agent_sandbox_controllers.status import Status, status_change, status_json
-from agent_sandbox_controllers.urgency import readiness_changes, urgency_of
+from agent_sandbox_controllers.urgency import new_obstacle, readiness_changes, urgency_of
 
 
 class StatusWriter:
     """The statuses of one kind whose conditions include Ready."""
 
-    def __init__(self, client: Writer, resource: Resource[Any], delays: Sequence[float]) -> None:
+    def __init__(
+        self,
+        client: Writer,
+        resource: Resource[Any],
+        delays: Sequence[float],
+        on_obstacle: Callable[[Any, str, str], None] | None = None,
+    ) -> None:
         """
         Args:
             client: writes.
             resource: the kind.
             delays: how long mere progress is held back; see ``WriteHold``.
+            on_obstacle: told of the object, a reason and a message when a written status names a new obstacle.
         """
         self._client = client
         self._resource = resource
+        self._on_obstacle = on_obstacle
         self._hold = WriteHold(delays)
 
     async def write(self, view: Any, status: Status, now: float, delays: Sequence[float] = ()) -> float | None:
@@ -49,6 +57,8 @@ class StatusWriter:
         if wait > 0:
             return wait
         await perform(self._client, change)
+        if self._on_obstacle is not None and (obstacle := new_obstacle(old, status)) is not None:
+            self._on_obstacle(view, *obstacle)
         if readiness_changes(old, status):
             self._hold.forget(uid)
         else:

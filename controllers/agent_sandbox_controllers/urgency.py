@@ -12,6 +12,10 @@ _ENDS = frozenset({Reason.SANDBOX_EXPIRED, Reason.CLAIM_EXPIRED})
 _OBSTACLES = frozenset(value for key, value in vars(Reason).items() if key.isupper()) - {Reason.CONTAINER_FAILED}
 
 
+_WISHES = _ENDS | {Reason.SANDBOX_SUSPENDED, Reason.POD_SUCCEEDED, Reason.DEPENDENCIES_READY}
+"""Reasons of Ready that are what somebody asked for."""
+
+
 class Urgency(Enum):
     """How soon a status difference must be written."""
 
@@ -52,3 +56,13 @@ def _obstacle(reason: str) -> str:
     if reason in _PROGRESS:
         return ""
     return reason if reason in _OBSTACLES else "container"
+
+
+def new_obstacle(old: Status, new: Status) -> tuple[str, str] | None:
+    """Reason and message of an obstacle that the new status names and the old one did not; None if there is none."""
+    for condition in new.get("conditions", []):
+        reason = str(condition["reason"])
+        if condition["type"] == CONDITION_READY and condition["status"] == "False" and reason not in _WISHES:
+            before = _obstacle(reason_of(old.get("conditions", []), CONDITION_READY))
+            return (reason, str(condition["message"])) if _obstacle(reason) not in ("", before) else None
+    return None

@@ -92,7 +92,7 @@ class ClaimReconciler:
         self._line = line
         self._offers = Offers(world, line, hashes)
         self._adoptions = Adoptions(world, line)
-        self._statuses = StatusWriter(world.client, SANDBOX_CLAIMS, CLAIM_DELAYS)
+        self._statuses = StatusWriter(world.client, SANDBOX_CLAIMS, CLAIM_DELAYS, self._warn)
         self._latency = Latency(world)
         # Per claim UID: the Sandbox it was given. Says whose start was told, and that a Sandbox which goes before the
         # status names it is missed and not replaced.
@@ -376,6 +376,11 @@ class ClaimReconciler:
             self._tell(observed, "SandboxAdopted", "Adoption", f'Adopted warm pool Sandbox "{name}"')
         else:
             self._tell(observed, "SandboxProvisioned", "Provisioning", f'Created Sandbox "{name}"')
+
+    def _warn(self, view: SandboxClaimView, reason: str, message: str) -> None:
+        self._world.events.event(
+            view, type="Warning", reason=reason, action="Waiting", note=message, resource=SANDBOX_CLAIMS
+        )
 
     def _tell(self, observed: ClaimObserved, reason: str, action: str, note: str) -> None:
         if self._world.options.claim_events:

@@ -169,3 +169,25 @@ async def test_the_metrics_have_the_names_that_dashboards_of_the_go_project_know
         }
         (build,) = [each for each in house.manager.registry.collect() if each.name == "agent_sandbox_build_info"]
         assert [(sample.value, bool(sample.labels["git_version"])) for sample in build.samples] == [(1, True)]
+
+
+async def test_why_a_claim_waits_is_an_event_too_once_for_each_reason(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.claim(warmpool="pool"))
+        await house.reason(SANDBOX_CLAIMS, "mine", "TemplateNotFound")
+        await house.make(make.template())
+        await house.reason(SANDBOX_CLAIMS, "mine", "WarmPoolNotFound")
+        await house.edit(SANDBOX_CLAIMS, "mine", {"metadata": {"labels": {"a": "b"}}})
+        await house.settle(5)
+
+        told = [each.body for each in house.wire.writes if each.path.endswith("/events")]
+        assert [(each["type"], each["reason"]) for each in told] == [
+            ("Warning", "TemplateNotFound"),
+            ("Warning", "WarmPoolNotFound"),
+        ]
+        assert "create it or correct spec.sandboxTemplateRef" in told[0]["note"]
+
+        await house.make(make.pool(replicas=1))
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(5)
+        assert reasons(house)[2:] in (["SandboxAdopted"], ["SandboxProvisioned"]), "no further warning"
