@@ -54,6 +54,7 @@ ACK_BYTES: Final = 2**20
 
 ATTEMPT_SECONDS: Final = 3.0
 _PAUSE: Final = 0.25
+_SHORTEST_PAUSE: Final = 0.004
 _OUTPUT_HEAD: Final = struct.Struct(">BQ")
 _STDIN_HEAD: Final = struct.Struct(">Q")
 _CHANNELS: Final[Mapping[int, str]] = {1: "stdout", 2: "stderr"}
@@ -356,11 +357,14 @@ class AsyncProcess:
         offset = self._stdin_offset + len(self._stdin)
         self._stdin += piece
         await self._transmit(socket, _STDIN_HEAD.pack(offset) + piece)
-        moved = anyio.current_time()
+        moved, pause = anyio.current_time(), _SHORTEST_PAUSE
         while len(self._stdin) > STDIN_WINDOW:
             if await self._confirm_stdin():
-                moved = anyio.current_time()
-            elif anyio.current_time() - moved > SILENCE_SECONDS:
+                moved, pause = anyio.current_time(), _SHORTEST_PAUSE
+                continue
+            await anyio.sleep(pause)  # the process does not read at present
+            pause = min(2 * pause, _PAUSE)
+            if anyio.current_time() - moved > SILENCE_SECONDS:
                 # Perhaps the connection broke, and nobody reads who would have noticed.
                 moved = anyio.current_time()
                 await self._drop(socket)
@@ -383,7 +387,7 @@ class AsyncProcess:
             await socket.send_str(json.dumps({"type": "stdin_eof"}))
 
     async def _confirm_stdin(self) -> bool:
-        """Ask how far the input has come; False if it has not, after a pause."""
+        """Ask how far the input has come; False if it has not."""
         before = self._stdin_offset
         try:
             await self.refresh()
@@ -391,8 +395,6 @@ class AsyncProcess:
             await self._drop(self._socket)
             await self._attach()  # waits for the network, or says that there is no hope
         self._check_open()
-        if self._stdin_offset == before:
-            await anyio.sleep(_PAUSE)  # the process does not read at present
         return self._stdin_offset > before
 
     def _check_open(self) -> None:

@@ -1,6 +1,7 @@
 """What people install: built here the way a release is, sdist first and the wheel from it."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -60,6 +61,29 @@ def test_an_installed_wheel_finds_the_crds(built: Path, tmp_path: Path) -> None:
         "sandboxtemplates.extensions.agents.x-k8s.io",
         "sandboxwarmpools.extensions.agents.x-k8s.io",
     ]
+
+
+def test_the_daemon_of_an_installed_wheel_needs_what_its_extra_names_and_no_more(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    extra = re.findall(r"Requires-Dist: ([\w-]+).*; extra == 'sandboxd'", metadata.read_text())
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import agent_sandbox.sandboxd.app as app\n"
+        "print(app.__file__)\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    where, loaded = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=tmp_path
+    ).stdout.splitlines()
+    of_the_base = {"click", "kubernetes_asyncio", "msgspec", "prometheus_client", "pydantic", "structlog", "yaml"}
+
+    assert Path(where).is_relative_to(tmp_path)
+    assert extra == ["aiohttp", "anyio"]
+    assert not set(loaded.split()) & of_the_base
 
 
 def test_the_sdist_carries_the_whole_tree_and_no_virtual_environment(built: Path) -> None:
