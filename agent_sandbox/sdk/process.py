@@ -313,6 +313,7 @@ class AsyncProcess:
 
     async def _reconnect(self) -> aiohttp.ClientWebSocketResponse:
         began = anyio.current_time()
+        open_since: float | None = None
         while True:
             try:
                 with anyio.fail_after(ATTEMPT_SECONDS):
@@ -323,22 +324,33 @@ class AsyncProcess:
                     )
             except SandboxFileNotFoundError as error:
                 raise self._unknown(error.status) from error
-            except (SandboxConnectionError, SandboxNotReadyError, RequestTimeoutError, TimeoutError) as error:
-                await self._judge_silence(error, anyio.current_time() - began)
-            except SandboxOutcomeUnknownError as error:
-                await self._judge_silence(error, anyio.current_time() - began)
+            except (
+                SandboxConnectionError,
+                SandboxNotReadyError,
+                SandboxOutcomeUnknownError,
+                RequestTimeoutError,
+                TimeoutError,
+            ) as error:
+                # An attempt may have failed because of a network that has just come back. Only failures while the way
+                # was open all the time speak of the sandbox.
+                if not await self._wire.is_way_open():
+                    open_since = None
+                elif open_since is None:
+                    open_since = anyio.current_time()
+                self._judge_silence(error, began, open_since)
             await anyio.sleep(_PAUSE)
 
-    async def _judge_silence(self, error: Exception, seconds: float) -> None:
+    def _judge_silence(self, error: Exception, began: float, open_since: float | None) -> None:
         """Raise if waiting any longer makes no sense."""
-        if seconds > RECONNECT_SECONDS:
+        now, why = anyio.current_time(), str(error) or type(error).__name__
+        if now - began > RECONNECT_SECONDS:
             raise SandboxConnectionError(
-                f"process {self.id}: no connection to the sandbox for {seconds:.0f} s ({error}); the process may still "
-                f"run: connect to it again by its id"
+                f"process {self.id}: no connection to the sandbox for {now - began:.0f} s ({why}); the process "
+                f"may still run: connect to it again by its id"
             ) from error
-        if seconds > DEAD_SECONDS and await self._wire.is_way_open():
+        if open_since is not None and now - open_since > DEAD_SECONDS:
             raise SandboxGoneError(
-                f"process {self.id}: the way to the sandbox is open, but nothing answers there ({error}): the sandbox "
+                f"process {self.id}: the way to the sandbox is open, but nothing answers there ({why}): the sandbox "
                 "or its daemon died, and the process with it"
             ) from error
 

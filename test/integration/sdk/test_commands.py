@@ -68,6 +68,7 @@ class ScriptedDaemon:
         self.asked = anyio.Event()
         self.answer_starts: anyio.Event | None = None
         self.health_status = 200
+        self.unanswered = 0
         self.stdin_received = 0
         self.state: dict[str, Any] = {"state": "running", "exit_code": None}
 
@@ -125,6 +126,9 @@ class ScriptedDaemon:
         if not self.knows:
             raise web.HTTPNotFound(text=json.dumps({"code": "NOT_FOUND", "message": "no such process"}))
         self.attachments.append(int(request.query["after"]))
+        if self.unanswered:
+            self.unanswered -= 1
+            await anyio.sleep_forever()
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         return await self.play(socket, request)
@@ -272,6 +276,22 @@ async def test_a_daemon_that_stays_dead_is_a_typed_error_within_five_seconds(mon
         await runner.cleanup()
         with anyio.fail_after(5), pytest.raises(SandboxGoneError, match="died"):
             await anext(process)
+
+
+async def test_an_attempt_that_the_lost_network_swallowed_says_nothing_of_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_module, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "DEAD_SECONDS", 0.01)
+    monkeypatch.setattr(process_module, "_PAUSE", 0)
+    daemon = ScriptedDaemon()
+    daemon.script = [output(1, b"a"), BREAK, output(2, b"b"), daemon.exit()]
+    daemon.unanswered = 1  # and by the time it is given up, the way is open again
+    async with serving(daemon) as (commands, _):
+        result = await commands.run(["x"])
+
+    assert result.stdout == "ab"
+    assert daemon.attachments == [1, 1]
 
 
 async def test_a_network_that_stays_away_ends_the_stream_but_says_that_the_process_may_run(
