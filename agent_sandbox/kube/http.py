@@ -16,7 +16,7 @@ from yarl import URL
 
 from agent_sandbox.kube.credentials import Credentials, StaticToken
 from agent_sandbox.kube.errors import OutcomeUnknownError, TransportError, UnreachableError, error_for
-from agent_sandbox.kube.transport import NO_QUERY, RawResponse, target_of
+from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS, RawResponse, target_of
 
 POOL_SIZE: Final = 64
 """Connections for requests. A burst on a cold unlimited pool pays a TLS handshake per request; 64 was measured best."""
@@ -91,15 +91,7 @@ class AiohttpTransport:
         while True:
             headers = await self._request_headers(content_type)
             try:
-                async with session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    timeout=limits,
-                    allow_redirects=False,
-                    server_hostname=self._server_hostname,
-                ) as answer:
+                async with await self._send(session, method, url, headers, limits, body) as answer:
                     if answer.status == 401 and not refreshed and await self._credentials.refresh():
                         refreshed = True
                         continue
@@ -118,12 +110,12 @@ class AiohttpTransport:
         name = f"{method} {self._base}{path}"
         answer = await self._open(session, method, url, limits, name)
         if answer.status == 401 and await self._credentials.refresh():
-            answer.close()
+            _hang_up(answer)
             answer = await self._open(session, method, url, limits, name)
         try:
             yield _Stream(answer, name, read_timeout)
         finally:
-            answer.close()
+            _hang_up(answer)
 
     async def open_websocket(
         self, path: str, *, query: tuple[tuple[str, str], ...] = (), protocols: tuple[str, ...]
@@ -155,16 +147,38 @@ class AiohttpTransport:
     ) -> aiohttp.ClientResponse:
         headers = await self._request_headers(None)
         try:
-            return await session.request(
-                method,
-                url,
-                headers=headers,
-                timeout=limits,
-                allow_redirects=False,
-                server_hostname=self._server_hostname,
-            )
+            return await self._send(session, method, url, headers, limits)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _no_answer(error, name, limits.sock_read) from error
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        limits: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+    ) -> aiohttp.ClientResponse:
+        """Send a request, a reading one once more if its connection turns out to have been closed."""
+        again = method in READING_METHODS
+        while True:
+            try:
+                return await session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    timeout=limits,
+                    allow_redirects=False,
+                    server_hostname=self._server_hostname,
+                )
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not again:
+                    raise
+                again = False
 
     async def aclose(self) -> None:
         """Close all connections; requests under way end in ``OutcomeUnknownError``."""
@@ -196,9 +210,13 @@ class AiohttpTransport:
 
     def _session(self, limit: int) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=limit, ssl=self._tls if self._tls is not None else True)
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_CHUNK, proxy=self._proxy
         )
+        # By itself aiohttp sends a PUT or DELETE once more when the connection breaks before the answer, although the
+        # first may have taken effect: its success would come back as a conflict, or as "not found".
+        session._retry_connection = False  # noqa: SLF001 - there is no public switch; a test holds it
+        return session
 
 
 class _Stream:
@@ -215,6 +233,14 @@ class _Stream:
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _no_answer(error, self._name, self._read_timeout) from error
+
+
+def _hang_up(answer: aiohttp.ClientResponse) -> None:
+    """End a connection in the middle of its answer; a TLS goodbye would wait for a peer that is still sending."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    answer.close()
 
 
 def _no_answer(error: Exception, request: str, timeout: float | None) -> TransportError:

@@ -73,6 +73,63 @@ class KubeAssets:
         return cls(paths["etcd"], paths["kube-apiserver"], paths["kubectl"], manager if manager.exists() else None)
 
 
+class _Program:
+    """One program of the cluster, with its log in the cluster's folder."""
+
+    def __init__(self, name: str, command: list[str], folder: Path) -> None:
+        self._name = name
+        self._folder = folder
+        guard = shutil.which("setpriv")
+        self._command = [*([guard, "--pdeathsig", "KILL"] if guard else []), *command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, answers: Callable[[], bool]) -> None:
+        """Start it and wait until it answers; it ends with this process if that is killed.
+
+        Raises:
+            EnvtestError: it ended first, or took too long.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f"{self._name}.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        pause = threading.Event()
+        while not answers():
+            status = self._process.poll()
+            if status is not None:
+                raise EnvtestError(f"{self._name} ended with status {status}; its last words: {self._tail()}")
+            if time.monotonic() > deadline:
+                raise EnvtestError(f"{self._name} was not ready after {START_TIMEOUT:.0f} s; its log: {self._tail()}")
+            pause.wait(_POLL)
+
+    def stop(self) -> None:
+        """Ask it to end, and kill it if it does not."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _tail(self) -> str:
+        lines = (self._folder / f"{self._name}.log").read_text(errors="replace").splitlines()
+        return "\n" + "\n".join(lines[-15:])
+
+
 @dataclass
 class Kubernetes:
     """A running API server.
@@ -87,6 +144,11 @@ class Kubernetes:
     folder: Path
     assets: KubeAssets
     authority: CertificateAuthority
+    restart_api_server: Callable[[], None]
+    """Kills the API server, as a crash does, and starts it again at the same address over the same data.
+
+    To be called by the thread that started the cluster: Linux ends the program with the thread that made it.
+    """
     kubeconfig: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,7 +231,7 @@ def kubernetes(
     with contextlib.ExitStack() as stack:
         etcd_url = _start_etcd(stack, folder, found)
         signing_key = authority.signing_key("service-accounts")
-        url = _start_api_server(
+        url, restart = _start_api_server(
             stack,
             folder,
             found,
@@ -179,7 +241,7 @@ def kubernetes(
             admit_accounts=controller_manager,
             further=api_server_arguments,
         )
-        server = Kubernetes(url, folder, found, authority)
+        server = Kubernetes(url, folder, found, authority, restart)
         if found.kube_controller_manager is not None and controller_manager:
             _start_controller_manager(stack, folder, found.kube_controller_manager, server, signing_key)
         yield server
@@ -197,8 +259,9 @@ def _start_etcd(stack: contextlib.ExitStack, folder: Path, assets: KubeAssets) -
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]
-    process = _run(stack, "etcd", command, folder)
-    _wait_until(lambda: _answers(port, "/health"), process, "etcd", folder)
+    etcd = _Program("etcd", command, folder)
+    stack.callback(etcd.stop)
+    etcd.start(lambda: _answers(port, "/health"))
     return url
 
 
@@ -212,7 +275,7 @@ def _start_api_server(
     *,
     admit_accounts: bool,
     further: Sequence[str],
-) -> str:
+) -> tuple[str, Callable[[], None]]:
     port = _free_port()
     serving = authority.server("kube-apiserver", ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.0.0.1"])
     command = [
@@ -237,10 +300,19 @@ def _start_api_server(
     ]
     if not admit_accounts:
         command.append("--disable-admission-plugins=ServiceAccount")  # nobody makes the default accounts
-    process = _run(stack, "kube-apiserver", command, folder)
+    server = _Program("kube-apiserver", command, folder)
+    stack.callback(server.stop)
     trust = ssl.create_default_context(cafile=authority.certificate_file)
-    _wait_until(lambda: _answers(port, "/readyz", trust), process, "kube-apiserver", folder)
-    return f"https://127.0.0.1:{port}"
+
+    def is_ready() -> bool:
+        return _answers(port, "/readyz", trust)
+
+    def restart() -> None:
+        server.kill()
+        server.start(is_ready)
+
+    server.start(is_ready)
+    return f"https://127.0.0.1:{port}", restart
 
 
 def _start_controller_manager(
@@ -260,60 +332,17 @@ def _start_controller_manager(
         f"--cert-dir={folder / 'controller-manager'}",
         "--profiling=false",
     ]
-    process = _run(stack, "kube-controller-manager", command, folder)
+    manager = _Program("kube-controller-manager", command, folder)
+    stack.callback(manager.stop)
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE  # it signs its own certificate, and /healthz is no secret
-    _wait_until(lambda: _answers(port, "/healthz", unverified), process, "kube-controller-manager", folder)
-    _wait_until(
-        lambda: server.kubectl("get", "serviceaccount", "default", check=False).returncode == 0,
-        process,
-        "kube-controller-manager",
-        folder,
+    manager.start(
+        lambda: (
+            _answers(port, "/healthz", unverified)
+            and server.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
+        )
     )
-
-
-def _run(stack: contextlib.ExitStack, name: str, command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    """Start a program that ends with this block, or with this process if that is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = stack.enter_context((folder / f"{name}.log").open("wb"))
-    guard = shutil.which("setpriv")
-    prefix = [guard, "--pdeathsig", "KILL"] if guard else []
-    process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603
-        [*prefix, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True
-    )
-    stack.callback(_stop, process)
-    return process
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str, folder: Path) -> None:
-    """Poll until the condition holds.
-
-    Raises:
-        EnvtestError: the program ended first, or took too long.
-    """
-    deadline = time.monotonic() + START_TIMEOUT
-    pause = threading.Event()
-    while not condition():
-        if process.poll() is not None:
-            raise EnvtestError(f"{name} ended with status {process.returncode}; its last words: {_tail(folder, name)}")
-        if time.monotonic() > deadline:
-            raise EnvtestError(f"{name} was not ready after {START_TIMEOUT:.0f} s; its log: {_tail(folder, name)}")
-        pause.wait(_POLL)
-
-
-def _tail(folder: Path, name: str) -> str:
-    lines = (folder / f"{name}.log").read_text(errors="replace").splitlines()
-    return "\n" + "\n".join(lines[-15:])
 
 
 def _answers(port: int, path: str, trust: ssl.SSLContext | None = None) -> bool:

@@ -7,8 +7,8 @@ requests, how often; the program under test cannot tell it from the real thing::
     transport.inject(Fault.lost_answer(), method="PATCH", path="/pods/")   # the write takes effect, nobody hears of it
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -313,15 +313,21 @@ class _FaultyStream:
 
     async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         """The next chunk; or the end, if the test drops the watch first."""
-        waiting = self._owner._waiting  # noqa: SLF001
         if self._drops == self._owner._drops:  # noqa: SLF001
-            with anyio.CancelScope() as scope:
-                waiting.add(scope)
-                try:
-                    return await anext(chunks, None)
-                finally:
-                    waiting.discard(scope)
+            with self._until_dropped():
+                return await anext(chunks, None)
         raise OutcomeUnknownError("injected: the connection was dropped")
+
+    @contextmanager
+    def _until_dropped(self) -> Iterator[None]:
+        """Leave the block when the test drops the watches."""
+        waiting = self._owner._waiting  # noqa: SLF001
+        with anyio.CancelScope() as scope:
+            waiting.add(scope)
+            try:
+                yield
+            finally:
+                waiting.discard(scope)
 
     async def _suffer(self, lines: int) -> None:
         if self._fault is None or self._fault.kind not in _STREAM_KINDS or lines < self._fault.lines:
@@ -332,8 +338,10 @@ class _FaultyStream:
             await self._fall_silent()
 
     async def _fall_silent(self) -> None:
-        await anyio.sleep(self._read_timeout if self._read_timeout is not None else float("inf"))
-        raise OutcomeUnknownError(f"injected: nothing came for {self._read_timeout} s")
+        with self._until_dropped():
+            await anyio.sleep(self._read_timeout if self._read_timeout is not None else float("inf"))
+            raise OutcomeUnknownError(f"injected: nothing came for {self._read_timeout} s")
+        raise OutcomeUnknownError("injected: the connection was dropped")
 
 
 def _refusal(fault: Fault) -> RawResponse:

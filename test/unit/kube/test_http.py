@@ -79,15 +79,36 @@ async def test_an_answer_that_does_not_come_in_time_leaves_the_outcome_unknown()
             await transport.request("POST", "/x", body=b"{}", timeout=0.05)
 
 
-async def test_a_connection_that_breaks_leaves_the_outcome_unknown() -> None:
+@pytest.mark.parametrize(("method", "times"), [("POST", 1), ("PATCH", 1), ("PUT", 1), ("DELETE", 1), ("GET", 2)])
+async def test_a_connection_that_breaks_leaves_the_outcome_unknown(method: str, times: int) -> None:
+    """A write is sent once, whatever happens: it may have taken effect. What only reads is asked once more."""
+    seen: list[str] = []
+
     async def handler(request: web.Request) -> web.Response:
+        seen.append(request.method)
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
 
     async with served(handler) as url, AiohttpTransport(url) as transport:
         with pytest.raises(OutcomeUnknownError, match="the connection broke"):
-            await transport.request("POST", "/x", body=b"{}", timeout=5)
+            await transport.request(method, "/x", body=None if method == "GET" else b"{}", timeout=5)
+    assert seen == [method] * times
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_costs_a_reader_nothing() -> None:
+    connections: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        connections.append(id(request.transport))
+        if len(connections) == 2:
+            request.transport.abort()
+        return web.Response(text=str(len(connections)))
+
+    async with served(handler) as url, AiohttpTransport(url) as transport:
+        answers = [(await transport.request("GET", "/x", timeout=5)).body for _ in range(2)]
+    assert answers == [b"1", b"3"]
 
 
 async def test_on_401_a_rotated_token_is_read_again_and_the_request_repeated_once(tmp_path: Path) -> None:

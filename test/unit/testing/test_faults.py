@@ -153,3 +153,19 @@ async def test_a_dropped_watch_ends_now(setup: Setup) -> None:
         with pytest.raises(OutcomeUnknownError, match="dropped"):
             await watch(setup, 10)
     assert setup.clock.monotonic() == pytest.approx(3)
+
+
+async def test_a_watch_that_fell_silent_can_be_dropped(setup: Setup) -> None:
+    import anyio
+
+    setup.wire.inject(Fault.silent_stream())
+    async with anyio.create_task_group() as tasks:
+
+        async def drop() -> None:
+            await setup.clock.sleep(3)
+            setup.wire.drop_watches()
+
+        tasks.start_soon(drop)
+        with pytest.raises(OutcomeUnknownError, match="dropped"):
+            await watch(setup, 10)
+    assert setup.clock.monotonic() == pytest.approx(3)
