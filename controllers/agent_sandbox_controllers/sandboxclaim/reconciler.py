@@ -180,7 +180,8 @@ class ClaimReconciler:
         else:
             name = observed.claim.spec.sandbox_template_ref.name
             view = self._world.templates.get(observed.template_namespace, name)
-        return view.model() if view is not None else None
+        # One that is going has perhaps lost its policy already, and would not get it back.
+        return view.model() if view is not None and not view.metadata.deleting else None
 
     # Serving
 

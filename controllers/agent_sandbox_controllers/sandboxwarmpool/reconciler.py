@@ -104,7 +104,8 @@ class PoolReconciler:
         world, meta = self._world, view.metadata
         pool = view.model()
         template_view = world.templates.get(meta.namespace, pool.spec.sandbox_template_ref.name)
-        template = template_view.model() if template_view is not None else None
+        going = template_view is not None and template_view.metadata.deleting
+        template = template_view.model() if template_view is not None and not going else None
         wanted = template_hash(template) if template is not None else ""
         record = TemplateRecord.of(template) if template is not None else None
         orphans = world.sandboxes.by_index(ORPHANS, f"{meta.namespace}/{name_hash(meta.name)}")

@@ -172,5 +172,20 @@ async def test_a_pool_takes_no_orphan_in_that_somebody_has_worked_in(make: Any) 
         assert (await house.get(SANDBOXES, used)).metadata.controller is None
 
 
+async def test_nothing_is_started_from_a_template_that_is_going(make: Any) -> None:
+    """Its policy may be gone already, and a Sandbox would wait for it in vain."""
+    async with make.house() as house:
+        await house.make(make.template())
+        await house.edit(SANDBOX_TEMPLATES, "python", {"metadata": {"finalizers": ["example.com/hold"]}})
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.settle(5)
+        await house.make(make.claim(), make.pool(replicas=1))
+
+        await house.reason(SANDBOX_CLAIMS, "mine", "TemplateNotFound")
+        await house.settle(5)
+        assert await house.all(SANDBOXES) == []
+        await house.edit(SANDBOX_TEMPLATES, "python", {"metadata": {"finalizers": None}})
+
+
 async def _gone(house: Any, resource: Any, name: str) -> bool:
     return await house.get(resource, name) is None
