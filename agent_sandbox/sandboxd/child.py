@@ -122,8 +122,8 @@ class Child:
         self._kill_rest = False
 
     def signal(self, number: int, *, group: bool = True) -> bool:
-        """Send a signal to the whole process group, or to its leader alone; False if the leader has ended."""
-        if self.returncode is not None:
+        """Send a signal to the whole process group, or to its leader alone; False if there is nobody to get it."""
+        if self.returncode is not None and not (group and self._left_others()):
             return False
         try:
             if group:
@@ -133,6 +133,14 @@ class Child:
         except (ProcessLookupError, PermissionError):
             return False
         return True
+
+    def _left_others(self) -> bool:
+        """Whether the group of a leader that has ended may still be ours.
+
+        The kernel gives a number to no new process as long as a group carries it. So if a process has it now, the group
+        died before, and that process is a stranger.
+        """
+        return not os.path.exists(f"/proc/{self.pid}")  # noqa: PTH110 - a system call, not a file
 
     def kill(self) -> None:
         """Kill the whole process group at once; what the leader leaves behind goes with it."""

@@ -64,7 +64,12 @@ class ProcessTable:
             return known, False
         self._forget_old()
         process = self._begin_process(request)
-        await process.settled.wait()
+        try:
+            await process.settled.wait()
+        except BaseException:
+            if not request.keep_running:
+                process.signal(signal.SIGKILL, group=True)  # Its reader left before it could be attached.
+            raise
         return process, True
 
     def get(self, identifier: str) -> Process:

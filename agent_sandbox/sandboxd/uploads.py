@@ -18,6 +18,9 @@ OPEN_AT_ONCE: Final = 64
 IDLE_SECONDS: Final = 3600.0
 """How long an upload waits for its next part, and how long a finished one is remembered."""
 
+ABANDONED_SECONDS: Final = 60.0
+"""How long an upload waits for its next part while others want its place."""
+
 
 @dataclass(eq=False)
 class Upload:
@@ -132,16 +135,21 @@ class Uploads:
             return known
         if offset:
             raise ConflictError(f"upload {identifier} stands at offset 0, the part began at {offset}")
-        await self._forget_idle()
-        if sum(upload.sink is not None for upload in self._uploads.values()) >= OPEN_AT_ONCE:
+        await self._forget_idle(IDLE_SECONDS)
+        if self._open_uploads() >= OPEN_AT_ONCE:
+            await self._forget_idle(ABANDONED_SECONDS)
+        if self._open_uploads() >= OPEN_AT_ONCE:
             raise ExhaustedError(f"{OPEN_AT_ONCE} uploads are on their way; finish one, or give one up")
         sink = FileSink(self._confinement, path, limit=self._limit)
         await sink.open()
         upload = self._uploads[identifier] = Upload(path, sink, anyio.current_time())
         return upload
 
-    async def _forget_idle(self) -> None:
+    def _open_uploads(self) -> int:
+        return sum(upload.sink is not None for upload in self._uploads.values())
+
+    async def _forget_idle(self, seconds: float) -> None:
         now = anyio.current_time()
         for identifier, upload in list(self._uploads.items()):
-            if now - upload.touched > IDLE_SECONDS and not upload.lock.locked():
+            if now - upload.touched > seconds and not upload.lock.locked() and identifier in self._uploads:
                 await self.give_up(identifier)

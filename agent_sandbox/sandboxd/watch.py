@@ -11,6 +11,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from agent_sandbox.sandboxd.threads import in_thread
 _ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
 _OVERFLOW, _IGNORED, _ISDIR, _ONLYDIR, _DONT_FOLLOW = 0x4000, 0x8000, 0x40000000, 0x01000000, 0x02000000
 _WANTED: Final = _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLYDIR | _DONT_FOLLOW
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _EVENT: Final = struct.Struct("iIII")
 _KINDS: Final = (
     (_CREATE, "created"),
@@ -96,22 +98,39 @@ class Watch:
                     self._add(path)
 
     def _add(self, path: str) -> None:
-        name = os.fsencode(f"/proc/self/fd/{self._root}/{path}")
-        number = _libc().inotify_add_watch(self._descriptor, name, _WANTED)
-        if number >= 0:
-            self._paths[number] = path
+        with suppress(OSError), self._opened(path) as directory:
+            # With "/." behind it, the link that /proc shows is followed and nothing else is.
+            name = os.fsencode(f"/proc/self/fd/{directory}/.")
+            number = _libc().inotify_add_watch(self._descriptor, name, _WANTED)
+            if number >= 0:
+                self._paths[number] = path
 
     def _below(self, path: str) -> Iterator[tuple[str, bool]]:
         """Everything below a directory of the tree, links not followed."""
         try:
-            walk = list(os.fwalk(path or ".", dir_fd=self._root))
+            with self._opened(path) as top:
+                walk = [(directory, directories, files) for directory, directories, files, _ in os.fwalk(dir_fd=top)]
         except OSError:
             return
-        for directory, directories, files, _ in walk:
+        for directory, directories, files in walk:
+            inside = _join(path, directory.removeprefix(".").removeprefix("/"))
             for name in directories:
-                yield _join(directory, name), True
+                yield _join(inside, name), True
             for name in files:
-                yield _join(directory, name), False
+                yield _join(inside, name), False
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        """A directory of the tree, reached step by step: one that was swapped for a link meanwhile leads nowhere."""
+        descriptor = os.dup(self._root)
+        try:
+            for part in path.split("/") if path else ():
+                inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _read(self) -> None:
         try:
@@ -135,7 +154,7 @@ class Watch:
         directory = self._paths.get(number)
         if directory is None or not name:
             return
-        path = f"{directory}/{name}" if directory else name
+        path = _join(directory, name)
         for bit, kind in _KINDS:
             if mask & bit:
                 self._tell(kind, path)
@@ -156,7 +175,7 @@ class Watch:
 
 
 def _join(directory: str, name: str) -> str:
-    return name if directory == "." else f"{directory.removeprefix('./')}/{name}"
+    return f"{directory}/{name}" if directory and name else directory or name
 
 
 @functools.cache

@@ -86,7 +86,6 @@ POD_FAILURE_REASONS: Final = frozenset(
 
 _CLEANUP_SECONDS: Final = 15.0
 _CREATE_SECONDS: Final = 30.0
-_WATCH_SECONDS: Final = 240
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import aiohttp
+import anyio
 
 from agent_sandbox.sdk import copying, legacy
 from agent_sandbox.sdk.commands import unsupported
@@ -19,7 +20,7 @@ from agent_sandbox.sdk.errors import (
 )
 from agent_sandbox.sdk.mirror_plan import Direction, Preference
 from agent_sandbox.sdk.mirroring import Mirror
-from agent_sandbox.sdk.process import read_time
+from agent_sandbox.sdk.process import SILENCE_SECONDS, read_time
 from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import (
     FileEntry,
@@ -325,7 +326,11 @@ class AsyncFiles:
         query = {"path": path, "recursive": "true" if recursive else "false"}
         socket = await self._wire.open_websocket("v1/watch", query=query)
         try:
-            async for message in socket:
+            while True:
+                with anyio.move_on_after(SILENCE_SECONDS) as silence:
+                    message = await socket.receive()
+                if silence.cancelled_caught or message.type in _ENDS:
+                    break
                 event = _read_event(message, path)
                 if event is not None:
                     yield event
@@ -409,6 +414,11 @@ class AsyncFiles:
             body=lambda: body,
             headers={"Content-Type": "application/json"},
         )
+
+
+_ENDS: Final = frozenset(
+    {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+)
 
 
 def _file_path(path: str) -> str:

@@ -23,7 +23,10 @@ from agent_sandbox_api.names import CONDITION_READY
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import ConditionView, MetaView, find_condition
 
-_WATCH_SECONDS: Final = 240
+_WATCH_SECONDS: Final = 30
+"""How long one watch lasts; short, because a network that died under it is only noticed behind its end."""
+
+_LATE_SECONDS: Final = 10.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -111,7 +114,7 @@ class _Follower(Generic[F]):
             resource_version=self._resource_version,
             field_selector=f"metadata.name={meta.name}",
             timeout_seconds=_WATCH_SECONDS,
-            read_timeout=_WATCH_SECONDS + 30.0,
+            read_timeout=_WATCH_SECONDS + _LATE_SECONDS,
         ) as events:
             async for event in events:
                 self._resource_version = event.resource_version or self._resource_version

@@ -13,9 +13,11 @@ from typing import Any
 import anyio
 import pytest
 
+from agent_sandbox.sandboxd import uploads
 from agent_sandbox.sandboxd.app import create_app
 from agent_sandbox.sandboxd.openapi import document
 from agent_sandbox.sandboxd.options import SandboxdOptions
+from agent_sandbox.sandboxd.watch import Watch
 
 
 def open_descriptors() -> int:
@@ -296,6 +298,47 @@ async def test_changes_are_told_in_new_directories_too(run_daemon: Any) -> None:
             while not wanted <= seen:
                 event = await stream.receive_json(timeout=5)
                 seen.add((event.get("kind"), event.get("path")))
+
+
+async def test_directory_swapped_for_a_link_shows_nothing_of_where_it_leads(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "a" / "b").mkdir(parents=True)
+    (outside / "b" / "secret").mkdir(parents=True)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    watch = Watch(descriptor, recursive=True)
+    try:
+        (root / "a").rename(root / "old")
+        (root / "a").symlink_to(outside)
+        seen = [list(watch._below(path)) for path in ("a", "a/b", "")]
+        await watch.start()
+        (outside / "b" / "new").touch()
+        (root / "old" / "b" / "mine").touch()
+        with anyio.fail_after(5):
+            told = [(await watch.next()).path for _ in range(2)]
+    finally:
+        watch.close()
+        os.close(descriptor)
+
+    assert seen[:2] == [[], []]
+    assert sorted(seen[2]) == [("a", True), ("old", True), ("old/b", True)]
+    assert set(told) == {"old/b/mine"}
+
+
+async def test_upload_that_nobody_goes_on_with_makes_room_for_others(
+    run_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "OPEN_AT_ONCE", 1)
+    async with run_daemon() as daemon:
+
+        async def begin(name: str) -> int:
+            status, _ = await call(daemon, "PUT", f"/v1/uploads/{name}?path={name}&offset=0", b"x")
+            return status
+
+        first, refused = await begin("a"), await begin("b")
+        monkeypatch.setattr(uploads, "ABANDONED_SECONDS", -1.0)
+        second = await begin("b")
+
+    assert (first, refused, second) == (200, 429, 200)
 
 
 async def test_port_is_waited_for(run_daemon: Any) -> None:

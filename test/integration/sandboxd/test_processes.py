@@ -359,6 +359,21 @@ async def test_process_that_must_not_outlive_its_reader_ends_with_it(run_daemon:
     assert ended["exit_code"] == -9
 
 
+async def test_what_a_process_left_behind_is_killed_with_it_although_it_has_ended(run_daemon: Any) -> None:
+    async with run_daemon() as daemon:
+        _, process = await call(daemon, "POST", "/v1/processes", {"shell": "sleep 1000 & echo $!"})
+        path = f"/v1/processes/{process['id']}"
+        async with attached(daemon, process["id"]) as stream:
+            await stream.until_notice("exit")
+        left = int(stream.output[1])
+        os.kill(left, 0)
+        await call(daemon, "POST", path + "/signal", {"signal": "KILL", "scope": "process"})
+        os.kill(left, 0)
+        await call(daemon, "POST", path + "/signal", {"signal": "KILL"})
+        stat = Path(f"/proc/{left}/stat")
+        await until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX")
+
+
 async def test_stopping_daemon_ends_processes(run_daemon: Any, tmp_path: Path) -> None:
     async with run_daemon() as daemon:
         _, process = await call(daemon, "POST", "/v1/processes", {"argv": ["sleep", "100"]})

@@ -25,6 +25,7 @@ from agent_sandbox.sdk import (
     UnsupportedByRuntimeError,
     transfers,
 )
+from agent_sandbox.sdk import files as files_module
 from agent_sandbox.sdk.routes import RouterRoute, make_session
 from agent_sandbox.sdk.wire import Target, Wire
 
@@ -51,6 +52,7 @@ class DirectoryDaemon:
         self.uploads: dict[str, bytearray] = {}
         self.full = False
         self.events: list[dict[str, Any]] = []
+        self.silent = False
         root.mkdir(exist_ok=True)
 
     def app(self) -> web.Application:
@@ -182,6 +184,8 @@ class DirectoryDaemon:
         await socket.prepare(request)
         for event in self.events:
             await socket.send_json(event)
+        if self.silent:
+            await socket.receive()
         await socket.close()
         return socket
 
@@ -424,6 +428,19 @@ async def test_search_and_watch_give_what_the_daemon_finds(daemon: DirectoryDaem
 
     assert matches == (SearchMatch("a.py", 3, "x+y"),)
     assert seen == [FileEvent("modified", "a")]
+
+
+async def test_a_watch_whose_connection_falls_silent_ends_with_an_error(
+    daemon: DirectoryDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "SILENCE_SECONDS", 0.05)
+    daemon.events = [{"type": "event", "kind": "created", "path": "a"}]
+    daemon.silent = True
+    async with serving(daemon) as files:
+        events = files.watch(".")
+        assert await anext(events) == FileEvent("created", "a")
+        with pytest.raises(SandboxOutcomeUnknownError, match="missed"):
+            await anext(events)
 
 
 async def test_a_legacy_runtime_lists_and_tells_and_refuses_the_rest(daemon: DirectoryDaemon, tmp_path: Path) -> None:
