@@ -12,6 +12,7 @@ from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+import anyio
 from yarl import URL
 
 from agent_sandbox.kube.credentials import Credentials, StaticToken
@@ -182,10 +183,12 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close all connections; requests under way end in ``OutcomeUnknownError``."""
-        for session in (self._requests, self._watches):
-            if session is not None:
-                await session.close()
+        sessions = (self._requests, self._watches)
         self._requests = self._watches = None
+        with anyio.CancelScope(shield=True):  # a caller that is being cancelled must not leave the second one open
+            for session in sessions:
+                if session is not None:
+                    await session.close()
 
     async def _request_headers(self, content_type: str | None) -> dict[str, str]:
         headers = dict(self._headers)

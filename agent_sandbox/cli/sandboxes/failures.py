@@ -69,7 +69,9 @@ def next_step(error: BaseException) -> str:
             return "See the pools: agent-sandbox doctor"
         case sdk.SandboxGoneError() | sdk.SandboxNotFoundError():
             return "See what there is: agent-sandbox ls"
-        case sdk.SandboxNotReadyError(reason="SandboxSuspended" | "NoPod"):
+        case sdk.SandboxNotReadyError(reason="SandboxSuspended"):
+            return "Type: agent-sandbox resume NAME"
+        case sdk.SandboxNotReadyError(reason="NoPod"):
             return "If it is suspended: agent-sandbox resume NAME"
         case sdk.CommandTimeoutError():
             return "Give it longer: --timeout"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ def run_verb(work: Callable[[Interruptions], Awaitable[T]], *, status: int = FAI
             raise
         raise failure from cause
     if received is not None and not results:
+        if received is signal.SIGINT and sys.stderr.isatty():
+            note("")  # the shell's prompt begins its own line behind the ^C
         raise SystemExit(0 if endless and received is signal.SIGINT else SIGNALLED + received)
     return results[0]
 
@@ -103,8 +106,6 @@ def first_leaf(error: BaseException) -> BaseException:
 @asynccontextmanager
 async def saying(text: str) -> AsyncIterator[None]:
     """Tell what is waited for, if the block takes longer than a moment and somebody sits before it."""
-    import sys
-
     from agent_sandbox.sdk.shielding import background_tasks
 
     async def tell() -> None:

@@ -212,3 +212,28 @@ async def test_a_client_speaks_over_sockets_as_over_memory() -> None:
         client = KubeClient(AiohttpTransport(url))
         assert (await client.get(PODS, "a", "default")).status.phase == "Running"
         await client.aclose()
+
+
+async def test_closing_while_being_cancelled_leaves_no_session_open() -> None:
+    """Requests and streams have sessions of their own; a caller that Ctrl-C ends closes both."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path != "/watch":
+            return web.Response(text="{}")
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        await stream.write(b"x")
+        await anyio.sleep_forever()
+        return stream
+
+    async with served(handler) as url:
+        transport = AiohttpTransport(url)
+        await transport.request("GET", "/")
+        async with transport.stream("GET", "/watch") as stream:
+            assert [await anext(aiter(stream))] == [b"x"]
+            sessions = [transport._requests, transport._watches]
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await transport.aclose()
+
+        assert [session.closed for session in sessions if session is not None] == [True, True]
