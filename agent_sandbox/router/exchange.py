@@ -261,7 +261,7 @@ class Exchange:
     async def _next_head(self, upstream: Wire) -> ResponseHead:
         while True:
             before = self.progress.received
-            with anyio.move_on_after(self._options.response_timeout if self._body_done else self._options.idle_timeout):
+            with anyio.move_on_after(self._patience()):
                 try:
                     raw = await upstream.read_head(MAX_HEAD)
                     if raw is None:
@@ -271,6 +271,12 @@ class Exchange:
                     raise self._broken() from error
             if self._body_done or before == self.progress.received:
                 raise self._slow()
+
+    def _patience(self) -> float | None:
+        """Seconds that the next head may take. A caller's own bound on the whole exchange replaces the general one."""
+        if not self._body_done:
+            return self._options.idle_timeout
+        return self._options.response_timeout if self._route.timeout is None else None
 
     def _client_after(self, framing: Framing) -> After:
         if self._is_draining() or not self._head.keep_alive or not self._body_done or self._client.ended:

@@ -19,7 +19,10 @@ from agent_sandbox.sdk.errors import (
     SandboxRequestError,
 )
 from agent_sandbox.sdk.results import ExecutionResult
-from agent_sandbox.sdk.wire import Wire, encode_path, payload
+from agent_sandbox.sdk.wire import HEADER_TIMEOUT, Wire, encode_path, payload
+
+_WITHOUT_END: Final = {HEADER_TIMEOUT: "86400"}
+"""A router gives up on silence unless it is told how long a command may take; a day is the most that it grants."""
 
 GRACE_SECONDS: Final = 10.0
 """How much longer than a command's own timeout its answer is waited for: the runtime kills the command and reports."""
@@ -69,7 +72,7 @@ async def post_for_result(
             path,
             timeout=None if timeout is None else timeout + GRACE_SECONDS,
             body=lambda: body,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json"} | ({} if timeout is not None else _WITHOUT_END),
         )
     except RequestTimeoutError as error:
         raise CommandTimeoutError(

@@ -121,6 +121,19 @@ async def test_callers_timeout_bounds_the_whole_exchange(run_router: Any) -> Non
     assert parsed(answer)[:2] == (504, "timeout")
 
 
+async def test_callers_longer_timeout_outlasts_the_general_patience(run_router: Any) -> None:
+    async def behave(visit: Any) -> None:
+        await visit.head()
+        await asyncio.sleep(0.1)  # as a legacy /execute, which says nothing before its command has ended
+        await visit.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    async with run_router(response_timeout=0.02) as place:
+        box = await place.sandbox(behave)
+        answer = await place.ask(GET.replace(b"Connection", b"X-Sandbox-Timeout: 30\r\nConnection") % box.port)
+
+    assert answer.startswith(b"HTTP/1.1 204 ")
+
+
 async def test_body_that_stalls_after_the_head_cuts_the_connection(run_router: Any) -> None:
     async def behave(visit: Any) -> None:
         await visit.head()

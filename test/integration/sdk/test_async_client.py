@@ -63,9 +63,12 @@ async def test_the_attributes_of_the_seed_are_there(cluster: PretendCluster) -> 
 
 async def test_requests_name_the_sandbox_its_namespace_and_its_port(cluster: PretendCluster) -> None:
     async with client_of(cluster, router_token="secret", headers={"Authorization": "Bearer mine"}) as sandbox:
+        await sandbox.run("true", timeout=None)
+        without_end = cluster.requests[-1]
         await sandbox.run("true")
 
     headers = cluster.requests[-1]
+    assert without_end["X-Sandbox-Timeout"] == "86400"
     assert headers["X-Sandbox-ID"] == f"box-of-{sandbox.claim_name}"
     assert headers["X-Sandbox-Namespace"] == "default"
     assert headers["X-Sandbox-Port"] == "8888"
