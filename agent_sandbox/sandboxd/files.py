@@ -152,7 +152,10 @@ def open_file_blocking(confinement: Confinement, path: str) -> Iterator[int]:
         PathNotFoundError: there is no regular file at `path`.
         PathDeniedError: the path leaves the allowed directories, or the file may not be read.
     """
-    with translated(path), confinement.open(path) as descriptor:
+    with ExitStack() as opened:
+        # Opening only: a client that hangs up while the file is sent is no error of the file.
+        with translated(path):
+            descriptor = opened.enter_context(confinement.open(path))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise PathNotFoundError(f"{path!r} is not a file")
         yield descriptor

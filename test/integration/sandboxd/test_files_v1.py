@@ -388,3 +388,21 @@ async def test_openapi_document_names_every_route(tmp_path: Path) -> None:
     described = {(method, path) for path, operations in document()["paths"].items() for method in operations}
 
     assert described == served
+
+
+async def test_a_client_that_hangs_up_in_a_download_is_no_error_of_the_file(
+    run_daemon: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run_daemon() as daemon:
+        (daemon.root / "big").write_bytes(bytes(64 * 2**20))
+        before = open_descriptors()
+        async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
+            await stream.send(b"GET /v1/files/big HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.receive()
+            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by a reset
+        with anyio.fail_after(5):
+            while open_descriptors() > before:  # noqa: ASYNC110 - nothing tells of the end of a response
+                await anyio.sleep(0.01)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
