@@ -123,10 +123,13 @@ def _of_kubeconfig(
     options: ConnectionOptions, variables: Mapping[str, str], kubeconfig: str | Path | None
 ) -> ClusterChoice:
     if kubeconfig is not None and options.context is None and options.local is not False:
-        try:
-            record = find_running_stack(_state_dir(options, variables))
-        except StackRecordError:
-            record = None  # a damaged record is no concern of somebody who named a kubeconfig
-        if record is not None and Path(kubeconfig).expanduser().absolute() == record.kubeconfig.absolute():
-            return LocalStack(record)
+        path = Path(kubeconfig).expanduser().absolute()
+        # The stack of this user's settings, or the one in whose state directory the file lies: <state>/api/kubeconfig.
+        for directory in (_state_dir(options, variables), *path.parents[:2]):
+            try:
+                record = find_running_stack(directory)
+            except StackRecordError:
+                continue  # a damaged record is no concern of somebody who named a kubeconfig
+            if record is not None and path == record.kubeconfig.absolute():
+                return LocalStack(record)
     return ConfiguredCluster(options.kubeconfig, options.context)

@@ -27,13 +27,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_stack(directory: Path) -> StackRecord:
+def run_stack(directory: Path, kubeconfig: str = "kubeconfig") -> StackRecord:
     """Record a stack that runs: this process."""
     record = StackRecord.of_this_process(
         started=datetime.now(UTC),
         api=Endpoint("https://127.0.0.1:1"),
         router=Endpoint("http://127.0.0.1:2"),
-        kubeconfig=directory / "kubeconfig",
+        kubeconfig=directory / kubeconfig,
     )
     record.write(directory)
     return record
@@ -79,6 +79,17 @@ def test_a_running_stack_comes_before_the_kubeconfig_that_lies_around(home: Path
     record = run_stack(default_directory(home))
     assert choose_cluster(ConnectionOptions(), {}) == LocalStack(record)
     assert choose_cluster(ConnectionOptions(local=False), {}) == ConfiguredCluster()
+
+
+def test_the_kubeconfig_of_a_stack_of_another_name_means_that_stack_too(home: Path) -> None:
+    """`export KUBECONFIG=$(agent-sandbox local kubeconfig --name other)` is enough."""
+    run_stack(default_directory(home))
+    other = run_stack(home / "other", "api/kubeconfig")
+
+    assert choose_cluster(ConnectionOptions(kubeconfig=other.kubeconfig), {}) == LocalStack(other)
+    assert choose_cluster(ConnectionOptions(), {"KUBECONFIG": str(other.kubeconfig)}) == LocalStack(other)
+    (home / "copy").write_text("")
+    assert choose_cluster(ConnectionOptions(kubeconfig=home / "copy"), {}) == ConfiguredCluster(home / "copy")
 
 
 def test_the_kubeconfig_of_a_running_stack_means_that_stack(home: Path) -> None:
