@@ -68,6 +68,7 @@ class Entry:
         kind: ``file``, ``directory``, ``symlink`` (one that leads nowhere or outside) or ``other``.
         mode: permission bits.
         modified: seconds since the epoch.
+        link: whether the name itself is a link.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Entry:
     size: int
     mode: int
     modified: float
+    link: bool = False
 
 
 def entry_from(name: str, status: os.stat_result) -> Entry:
@@ -87,7 +89,7 @@ def entry_from(name: str, status: os.stat_result) -> Entry:
         kind = "symlink"
     else:
         kind = "other"
-    return Entry(name, kind, status.st_size, stat.S_IMODE(status.st_mode), status.st_mtime)
+    return Entry(name, kind, status.st_size, stat.S_IMODE(status.st_mode), status.st_mtime, link=kind == "symlink")
 
 
 def stat_blocking(confinement: Confinement, path: str, *, follow: bool = True) -> Entry:
@@ -140,7 +142,7 @@ def _entry(confinement: Confinement, directory: str, name: "os.DirEntry[str]") -
     if name.is_symlink():
         with suppress(SandboxdError):  # It leads nowhere or outside: then it is described itself.
             target = stat_blocking(confinement, os.path.join(directory, name.name))  # noqa: PTH118 - text, not a file
-            return Entry(name.name, target.kind, target.size, target.mode, target.modified)
+            return Entry(name.name, target.kind, target.size, target.mode, target.modified, link=True)
     return entry_from(name.name, own)
 
 

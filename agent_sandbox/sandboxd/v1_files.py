@@ -184,6 +184,7 @@ def described(entry: Entry) -> dict[str, Any]:
         "type": entry.kind,
         "modified_at": modified,
         "mode": f"{entry.mode:04o}",
+        "link": entry.link,
     }
 
 

@@ -178,7 +178,7 @@ async def _scan_there(files: CopiedFiles, remote: str, local: Path) -> _Work:
         for entry in await files.list(f"{remote}/{directory}" if directory else remote):
             path = f"{directory}/{checked_name(entry.name)}".removeprefix("/")
             source, target = f"{remote}/{path}", str(local / path)
-            if entry.type == "directory" and (await files.stat(source)).type == "directory":
+            if entry.type == "directory" and not entry.link:
                 waiting.append(path)
                 work.directories.append(target)
             elif entry.type == "file":

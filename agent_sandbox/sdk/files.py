@@ -455,6 +455,7 @@ def read_entry(data: Any) -> FileEntry:
             modified=modified,
             mode=str(data.get("mode") or ""),
             path=str(data.get("path") or ""),
+            link=bool(data.get("link")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SandboxProtocolError(f"the runtime describes a file in a form not understood here: {error}") from error

@@ -196,6 +196,8 @@ class Mirror:
                 continue  # not made yet, or removed while we look
             for entry in entries:
                 path = f"{directory}/{checked_name(entry.name)}".removeprefix("/")
+                if entry.link:
+                    continue  # it may lead upwards, and then there is no end
                 if self._rules.ignores(path, directory=entry.type == "directory"):
                     continue
                 if entry.type == "directory":

@@ -117,6 +117,7 @@ class FileEntry:
         modified: when its content last changed.
         mode: permissions as octal digits, for example ``0644``; empty if the runtime does not tell.
         path: its whole path, as far as the runtime tells.
+        link: True if the name is a link, and the rest tells of what it leads to, as far as the runtime tells.
     """
 
     name: str
@@ -125,6 +126,7 @@ class FileEntry:
     modified: datetime
     mode: str = ""
     path: str = ""
+    link: bool = False
 
 
 @dataclass(frozen=True)

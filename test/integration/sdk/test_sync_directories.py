@@ -121,3 +121,25 @@ async def test_a_link_here_leads_no_byte_outside(cluster: PretendCluster, tmp_pa
             await files.sync(local, "project")
 
     assert list(outside.iterdir()) == []
+
+
+async def test_links_in_the_sandbox_are_left_alone_and_lead_no_sync_in_circles(
+    cluster: PretendCluster, tmp_path: Path
+) -> None:
+    """Two links to their own directory would be 2^40 directories."""
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(remote, a="from there")
+    for name, target in (("loop", "."), ("again", "."), ("same", "a"), ("nowhere", "b")):
+        (remote / name).symlink_to(target)
+    async with opened(cluster) as files:
+        entries = {entry.name: (entry.type, entry.link) for entry in await files.list("project")}
+        report = await files.sync(local, "project")
+
+    assert report == SyncReport(downloaded=("a",))
+    assert entries == {
+        "a": ("file", False),
+        "again": ("directory", True),
+        "loop": ("directory", True),
+        "nowhere": ("symlink", True),
+        "same": ("file", True),
+    }
