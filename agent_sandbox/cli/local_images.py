@@ -1,15 +1,19 @@
 """`agent-sandbox local images`: the images that a stack's containers can be made from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent_sandbox.cli.stack_options import stack_directory, stack_options
-from agent_sandbox.local.node.oci import ImageStore
-from agent_sandbox.local.node.oci.errors import ImageFormatError
+
+if TYPE_CHECKING:
+    from agent_sandbox.local.node.oci import ImageStore
 
 
-def _store(name: str, state_dir: Path | None) -> ImageStore:
+def _store(name: str, state_dir: Path | None) -> "ImageStore":
+    from agent_sandbox.local.node.oci import ImageStore
+
     return ImageStore(stack_directory(name, state_dir).node / "images")
 
 
@@ -32,6 +36,8 @@ def images() -> None:
 @click.option("--as", "names", multiple=True, metavar="NAME", help="Its name, instead of the one it was saved under.")
 def import_image(name: str, state_dir: Path | None, source: Path, names: tuple[str, ...]) -> None:
     """Unpack an image from an OCI layout (a directory or a tar) or from what `docker save` wrote."""
+    from agent_sandbox.local.node.oci.errors import ImageFormatError
+
     click.echo(f"Unpacking {source} …", err=True)
     try:
         found = _store(name, state_dir).add_layout(source, names)

@@ -6,7 +6,6 @@ next one. Several stacks live side by side under different names.
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,10 +90,14 @@ class StateDirectory:
         return None
 
     def purge(self) -> None:
-        """Remove everything. Call it only while no stack owns the directory."""
+        """Remove everything, control groups that a killed stack left too. Call it only while no stack runs on it."""
+        from agent_sandbox.local.node.cgroups import remove_recorded_groups  # the whole node: not for every command
+        from agent_sandbox.local.node.records import remove_tree
+
         if not self.root.exists():
             return
-        shutil.rmtree(self.root)
+        remove_recorded_groups(self.node)
+        remove_tree(self.root)
         # Our own folder of stacks goes with the last of them; anybody else's stays.
         if self.root.parent.name == "agent-sandbox" and not any(self.root.parent.iterdir()):
             self.root.parent.rmdir()

@@ -27,6 +27,7 @@ from agent_sandbox.local.apiserver.storage.sqlite import SqliteJournal
 from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import PortInUseError
 from agent_sandbox.local.node import Node, NodeOptions
+from agent_sandbox.local.own_log import keep_bounded
 from agent_sandbox.local.state import Endpoint, StackRecord
 from agent_sandbox.router import Directory, Router, RouterOptions, serve
 from agent_sandbox.runtime import Cache
@@ -109,6 +110,7 @@ class _Stack:
                 await servers.start(self._server.run, name="API server")
                 await self._install()
                 async with self._site() as site, anyio.create_task_group() as parts:
+                    parts.start_soon(keep_bounded, self._directory.log, self._clock, name="own log")
                     await parts.start(node.run, name="node")
                     self._offer(node)
                     router_url = await self._start_router(parts, node)

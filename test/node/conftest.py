@@ -149,6 +149,17 @@ class Stack:
         await self.node.providers.exec(call, session)
         return session
 
+    async def attach(self, name: str, container: str, *, stdin: bytes = b"", tty: bool = False) -> "Session":
+        """Attach to a container until it ends."""
+        from agent_sandbox.local.apiserver.providers import ExecCall
+
+        pod = await self.client.get_object(PODS, name, "default")
+        session = Session(stdin)
+        call = ExecCall(pod, container, (), stdin=bool(stdin), stdout=True, stderr=not tty, tty=tty)
+        assert self.node.providers.attach is not None
+        await self.node.providers.attach(call, session)
+        return session
+
 
 class Session:
     """The client's end of an exec."""

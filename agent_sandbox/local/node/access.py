@@ -1,14 +1,17 @@
 """What the node gives to the API server: logs of its containers, commands in them, connections to their ports."""
 
+import asyncio
 import fcntl
 import os
 import pty
 import struct
 import termios
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import ByteStream, SocketStream
 
@@ -29,10 +32,12 @@ from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.errors import ContainerError, PodNotRunningError
 from agent_sandbox.local.node.log_reader import LogQuery, read_log, run_files
 from agent_sandbox.local.node.records import NodeDirectory
+from agent_sandbox.local.node.runtime import ContainerProcess
 from agent_sandbox.local.node.worker import PodWorker
 from agent_sandbox_api.core import PODS
 
 _START_FAILED: Final = 126
+_ATTACH_PIECES: Final = 256
 
 FindWorker = Callable[[str], PodWorker | None]
 """UID of a Pod to its worker."""
@@ -50,8 +55,8 @@ class PodAccess:
         self._context = context
 
     def providers(self) -> PodProviders:
-        """What to register with the API server. Attach is not offered: a container's output is in its log."""
-        return PodProviders(log=self.logs, exec=self.execute, port_forward=self.connect)
+        """What to register with the API server."""
+        return PodProviders(log=self.logs, exec=self.execute, attach=self.attach, port_forward=self.connect)
 
     # Logs
 
@@ -121,6 +126,44 @@ class PodAccess:
             group.cancel_scope.cancel()
         await session.finish(code)
 
+    async def attach(self, call: ExecCall, session: ExecSession) -> None:
+        """Join the client's streams to what a container prints from now on, and to its input if it has one."""
+        runner = self._runner(call.pod["metadata"]["uid"], call.container)
+        if runner is None or runner.process is None:
+            raise NotFoundError(PODS, f"{call.pod['metadata']['name']}: container {call.container} is not running")
+        process = runner.process
+        output = _Output()
+        process.launch.log.listeners.add(output.heard)
+        try:
+            async with anyio.create_task_group() as group:
+                keep_open = call.tty or not runner.stdin_once
+                group.start_soon(self._follow_client, session, process, call, keep_open, group.cancel_scope)
+                group.start_soon(output.copy, session)
+                code = await process.wait()
+                await output.drained()
+                group.cancel_scope.cancel()
+            if not process.alive:
+                await session.finish(code)
+        finally:
+            process.launch.log.listeners.discard(output.heard)
+            if call.stdin and runner.stdin_once:
+                process.close_stdin()
+
+    @staticmethod
+    async def _follow_client(
+        session: ExecSession, process: ContainerProcess, call: ExecCall, keep_open: bool, scope: anyio.CancelScope
+    ) -> None:
+        """Give the client's input to the process, until the client goes."""
+        while (message := await session.receive()) is not None:
+            match message:
+                case StdinData(data) if call.stdin and process.stdin is not None:
+                    await _write_all(process.stdin, data)
+                case Resize(columns, rows) if call.tty and process.stdin is not None:
+                    _resize(process.stdin, columns, rows)
+                case StdinClosed() if call.stdin and not keep_open:
+                    process.close_stdin()
+        scope.cancel()
+
     # Ports
 
     async def connect(self, pod: dict[str, Any], port: int) -> ByteStream:
@@ -163,6 +206,48 @@ async def _write_all(fd: int, data: bytes) -> bool:
         except (BrokenPipeError, OSError):
             return False
     return True
+
+
+class _Output:
+    """What a container prints, handed from the log thread to a client.
+
+    A client that does not keep up loses what it missed: the container must not wait for it, and the log has it all.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](_ATTACH_PIECES)
+        self._waiting = 0
+        self._sent = anyio.Event()
+
+    def heard(self, stream: str, data: bytes) -> None:
+        """Called in the log thread."""
+        with suppress(RuntimeError):  # the loop is gone: the node was stopped
+            self._loop.call_soon_threadsafe(self._put, stream, data)
+
+    def _put(self, stream: str, data: bytes) -> None:
+        with suppress(anyio.WouldBlock):
+            self._send.send_nowait((stream, data))
+            self._waiting += 1
+
+    async def copy(self, session: ExecSession) -> None:
+        """Send all to the client until cancelled."""
+        with self._send, self._receive:
+            async for stream, data in self._receive:
+                await (session.send_stdout(data) if stream == "stdout" else session.send_stderr(data))
+                self._waiting -= 1
+                self._sent.set()
+
+    async def drained(self) -> None:
+        """Wait until the client has all that was heard."""
+        await anyio.lowlevel.checkpoint()  # what the log thread has handed over arrives first
+        while self._waiting:
+            self._sent = anyio.Event()
+            await self._sent.wait()
+
+
+def _resize(fd: int, columns: int, rows: int) -> None:
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 class _PlainPipes:
@@ -237,7 +322,7 @@ class _Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """The user's window has another size."""
-        fcntl.ioctl(self.stdout, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        _resize(self.stdout, columns, rows)
 
     def end_input(self) -> None:
         """A terminal's input ends with the terminal."""

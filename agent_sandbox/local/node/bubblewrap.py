@@ -87,6 +87,8 @@ class Box:
         uid: its user inside.
         gid: its group inside.
         read_only_root: whether the root file system may not be written to.
+        stdin: whether somebody may attach and give it input; otherwise it reads nothing.
+        tty: whether its input and output are a terminal.
         root: an image's root file system as the helper's processes see it; empty for this machine's ``/usr``.
     """
 
@@ -99,6 +101,8 @@ class Box:
     gid: int = DEFAULT_UID
     read_only_root: bool = True
     root: str = ""
+    stdin: bool = False
+    tty: bool = False
 
 
 def system_links() -> dict[str, str]:
@@ -205,7 +209,9 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     if walls.disable_userns:
         arguments.append("--disable-userns")
     arguments += ["--seccomp", str(SECCOMP_FD), "--info-fd", str(INFO_FD)]
-    return [*arguments, "--die-with-parent", "--new-session", "--as-pid-1"]
+    # Whoever started us has made a session already; a container with a terminal keeps that one, to control it.
+    session = [] if box.tty else ["--new-session"]
+    return [*arguments, "--die-with-parent", *session, "--as-pid-1"]
 
 
 def box_command(walls: Walls, box: Box) -> list[str]:

@@ -134,7 +134,7 @@ class BubblewrapRuntime:
         """Start a container and wait until its first process exists (about 5 ms)."""
         process = WalledProcess(launch, self._entrance)
         arguments = box_arguments(self._walls, launch.box, self._root, self._network.tree)
-        pipes = StartPipes()
+        pipes = StartPipes(stdin=launch.box.stdin, tty=launch.box.tty)
         try:
             info_read, info_write = pipes.info()
             fds = {
@@ -145,7 +145,7 @@ class BubblewrapRuntime:
             }
             await self._spawn(process, fds)
             pipes.capture(self._logs, process)
-            pipes.close(pipes.out_write, pipes.err_write, info_write)
+            pipes.close_theirs(info_write)
             pid = await _read_child_pid(info_read)
             if pid:
                 process.did_start(pid)

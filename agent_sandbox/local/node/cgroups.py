@@ -25,6 +25,7 @@ from agent_sandbox.local.node.quantities import parse_quantity
 
 log = structlog.get_logger(__name__)
 
+_RECORD: Final = "cgroups.json"
 _CPU_PERIOD: Final = 100_000
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
 _MOUNT: Final = Path("/sys/fs/cgroup")
@@ -218,7 +219,7 @@ def find_cgroups(state_dir: Path) -> Cgroups | None:
     Args:
         state_dir: the node's state directory; the place is recorded in it.
     """
-    record = state_dir / "cgroups.json"
+    record = state_dir / _RECORD
     for attempt in (_unified, _split):
         with suppress(OSError, ValueError):
             _remove_recorded(record)
@@ -229,6 +230,12 @@ def find_cgroups(state_dir: Path) -> Cgroups | None:
     with suppress(OSError, ValueError):
         _remove_recorded(record)
     return None
+
+
+def remove_recorded_groups(state_dir: Path) -> None:
+    """Remove what a killed node left; its processes have ended."""
+    with suppress(OSError, ValueError):
+        _remove_recorded(state_dir / _RECORD)
 
 
 def _remove_recorded(record: Path) -> None:

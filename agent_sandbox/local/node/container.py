@@ -96,6 +96,11 @@ class ContainerRunner:
         self._ending: anyio.CancelScope | None = None
 
     @property
+    def stdin_once(self) -> bool:
+        """Whether its input ends with the first who attached."""
+        return self._container.stdin_once
+
+    @property
     def name(self) -> str:
         """The container's name."""
         return self._container.name
@@ -298,6 +303,8 @@ class ContainerRunner:
             mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
             uid=uid,
             gid=gid,
+            stdin=self._container.stdin,
+            tty=self._container.tty,
             read_only_root=not image.root or self._container.security_context.read_only_root_filesystem,
         )
         log_file = LogFile(self.log_path(self._runs))

@@ -175,7 +175,7 @@ class GvisorRuntime:
         identity = f"{launch.pod}-{next(_keys)}"
         process = GvisorProcess(launch, self, identity)
         bundle = await self._bundle(launch, kernel.keeper)
-        pipes = StartPipes()
+        pipes = StartPipes(stdin=launch.box.stdin, tty=launch.box.tty)
         try:
             words = ["run", "--bundle", str(self._seen(bundle)), identity]
             await self._spawn(launch, words, pipes.standard, partial(self._ended, process, kernel))

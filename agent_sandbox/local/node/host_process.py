@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import signal
 from contextlib import suppress
 
@@ -59,13 +60,37 @@ def memory_file(name: str, data: bytes) -> int:
 
 
 class StartPipes:
-    """The descriptors of one start, closed whatever happens; the log thread takes over its two."""
+    """The descriptors of one start, closed whatever happens; the log thread takes over those it reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stdin: bool = False, tty: bool = False) -> None:
+        """
+        Args:
+            stdin: give the container input that somebody may write to; otherwise it reads nothing.
+            tty: give it a terminal.
+        """
         self._open: list[int] = []
-        self.null = self._keep(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-        self.out_read, self.out_write = self._pair()
-        self.err_read, self.err_write = self._pair()
+        self._input: int | None = None
+        self._error: int | None = None
+        self.standard: dict[int, int]
+        """Input, output and error output of the container."""
+        if tty:
+            master, slave = pty.openpty()
+            self._open += [master, slave]
+            self._output, self._input = master, self._keep(os.dup(master))
+            self.standard = dict.fromkeys((0, 1, 2), slave)
+        else:
+            source = self._source(stdin)
+            self._output, output = self._pair()
+            self._error, error = self._pair()
+            self.standard = {0: source, 1: output, 2: error}
+        if self._input is not None:
+            os.set_blocking(self._input, False)
+
+    def _source(self, stdin: bool) -> int:
+        if not stdin:
+            return self._keep(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        source, self._input = self._pair()
+        return source
 
     def _keep(self, fd: int) -> int:
         self._open.append(fd)
@@ -75,11 +100,6 @@ class StartPipes:
         read, write = os.pipe()
         self._open += [read, write]
         return read, write
-
-    @property
-    def standard(self) -> dict[int, int]:
-        """Input, output and error output of the container."""
-        return {0: self.null, 1: self.out_write, 2: self.err_write}
 
     def memory(self, name: str, data: bytes) -> int:
         """A file in memory for the program that is started."""
@@ -92,19 +112,29 @@ class StartPipes:
         return read, write
 
     def capture(self, thread: LogThread, process: ContainerProcess) -> None:
-        """Give the output to the log thread."""
+        """Give the output to the log thread, and the input to the process."""
         loop = asyncio.get_running_loop()
 
         def ended() -> None:
             with suppress(RuntimeError):  # the loop is gone: the node was stopped and nobody waits any more
                 loop.call_soon_threadsafe(process.did_log)
 
-        thread.capture(self.out_read, self.err_read, process.launch.log, ended)
-        self._open.remove(self.out_read)
-        self._open.remove(self.err_read)
+        thread.capture(self._output, self._error, process.launch.log, ended)
+        given = [self._output, self._error]
+        if self._input is not None and process.alive:
+            process.stdin = self._input
+            given.append(self._input)
+        for fd in given:
+            if fd is not None:
+                self._open.remove(fd)
 
-    def close(self, *fds: int) -> None:
-        """Close some now, or all that are left."""
-        for fd in fds or tuple(self._open):
+    def close_theirs(self, *more: int) -> None:
+        """Close what the container has copies of, so that its end is seen."""
+        for fd in {*self.standard.values(), *more}:
             os.close(fd)
             self._open.remove(fd)
+
+    def close(self) -> None:
+        """Close all that are left."""
+        while self._open:
+            os.close(self._open.pop())

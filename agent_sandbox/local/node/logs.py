@@ -33,8 +33,12 @@ def format_moment(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
+Listener = Callable[[str, bytes], None]
+"""``stdout`` or ``stderr``, and what was printed. Called in the log thread: must return at once."""
+
+
 class LogFile:
-    """The log of one container run. Used by the log thread alone, except for ``head``."""
+    """The log of one container run. Used by the log thread alone, except for ``head`` and ``listeners``."""
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES, keep: int = KEEP_FILES) -> None:
         self.path = path
@@ -46,9 +50,13 @@ class LogFile:
         self._size = self._file.tell()
         self.head = b""
         """The first bytes of stderr: where bwrap says why it could not start the command."""
+        self.listeners: set[Listener] = set()
+        """Told what was printed, as it was, by the log thread."""
 
     def append(self, stream: str, data: bytes, moment: datetime) -> None:
         """Write what a stream printed, line by line; an unfinished line waits for its end."""
+        for listener in tuple(self.listeners):
+            listener(stream, data)
         if stream == "stderr" and len(self.head) < _HEAD:
             self.head += data[: _HEAD - len(self.head)]
         *lines, rest = (self._rest[stream] + data).split(b"\n")
@@ -98,6 +106,13 @@ class _Capture:
     on_end: Callable[[], None]
 
 
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _CHUNK)
+    except OSError:  # EIO: the last process has closed its side of a terminal
+        return b""
+
+
 class LogThread:
     """Copies containers' output to their files until told to stop; ``run`` is its body.
 
@@ -113,11 +128,12 @@ class LogThread:
         self._new: deque[tuple[int, str, _Capture]] = deque()
         self._stopping = False
 
-    def capture(self, stdout: int, stderr: int, file: LogFile, on_end: Callable[[], None]) -> None:
-        """Take over two read ends; callable from any thread."""
-        capture = _Capture(file, 2, on_end)
+    def capture(self, stdout: int, stderr: int | None, file: LogFile, on_end: Callable[[], None]) -> None:
+        """Take over two read ends, or the one of a terminal; callable from any thread."""
+        capture = _Capture(file, 1 if stderr is None else 2, on_end)
         self._new.append((stdout, "stdout", capture))
-        self._new.append((stderr, "stderr", capture))
+        if stderr is not None:
+            self._new.append((stderr, "stderr", capture))
         os.write(self._wake_write, b"n")
 
     def stop(self) -> None:
@@ -146,7 +162,7 @@ class LogThread:
                 self._accept()
                 continue
             stream, capture = key.data
-            data = os.read(key.fd, _CHUNK)
+            data = _read(key.fd)
             if data:
                 capture.file.append(stream, data, self._clock.now())
             else:

@@ -4,6 +4,7 @@ In: a ``Launch``, a container made concrete. Out: a ``ContainerProcess``: signal
 chosen by a Pod's ``runtimeClassName`` and never replaced by a weaker one.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class ContainerProcess(ABC):
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
+        self.stdin: int | None = None
+        """Where its input is written, or its terminal's other side; None if it has neither, or has ended."""
         self._exited = anyio.Event()
         self._logged = anyio.Event()
         self._code = 0
@@ -82,6 +85,13 @@ class ContainerProcess(ABC):
         """Called on the event loop when it ended."""
         self._code = code
         self._exited.set()
+        self.close_stdin()
+
+    def close_stdin(self) -> None:
+        """Let it see the end of its input."""
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
 
     def did_log(self) -> None:
         """Called on the event loop when its output is complete."""
