@@ -15,6 +15,8 @@ from typing import Any
 
 from agent_sandbox.local.node.oci.layout import machine
 
+_PROGRAMS = ("sh", "cat", "false", "find", "grep", "head", "id", "ls", "mkdir", "sleep", "test", "touch", "true")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -96,7 +98,7 @@ def write_layout(path: Path, layers: Sequence[bytes], *, name: str, config: Mapp
 
 def shell_image(path: Path, name: str = "localhost/shell:1", **config: Any) -> Path:
     """An image with a shell and a few programs, as an OCI layout."""
-    base = {"etc": directory(), "usr": directory(), **programs("sh", "cat", "id", "ls", "sleep", "touch", "grep")}
+    base = {"etc": directory(), "usr": directory(), **programs(*_PROGRAMS)}
     users = "root:x:0:0:root:/root:/bin/sh\napp:x:1234:1235:app:/home/app:/bin/sh\n"
     own = {"etc/passwd": Entry(users.encode()), "etc/greeting": Entry(b"hello from the image\n")}
     return make_layout(path, [base, own], name=name, **config)

@@ -174,7 +174,7 @@ _ENVIRONMENT = [
         printed("[]\n"),
         done,
     ),
-    Case("a-working-directory-is-made", once(box("pwd", workingDir="/tmp/deep/er")), printed("/tmp/deep/er\n"), done),
+    Case("a-working-directory-is-made", once(box("pwd", workingDir="/srv/deep/er")), printed("/srv/deep/er\n"), done),
 ]
 
 
@@ -185,4 +185,4 @@ CASES = [*_ENVIRONMENT]
 def test_a_pod_becomes_what_a_kubelet_makes_of_it(case: Case, observed: Mapping[str, Observed]) -> None:
     seen = observed[case.name]
 
-    assert case.expect(seen), seen.pod["status"]
+    assert case.expect(seen), f"{seen.logs} {seen.events} {seen.result} {seen.status}"

@@ -136,4 +136,4 @@ CASES = [*_PROBES]
 def test_a_pod_becomes_what_a_kubelet_makes_of_it(case: Case, observed: Mapping[str, Observed]) -> None:
     seen = observed[case.name]
 
-    assert case.expect(seen), seen.pod["status"]
+    assert case.expect(seen), f"{seen.logs} {seen.events} {seen.result} {seen.status}"
