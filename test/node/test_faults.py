@@ -112,7 +112,7 @@ async def _live_and_die(stack: Any, name: str) -> None:
 @asynccontextmanager
 async def _small_disk(place: Path) -> AsyncIterator[Path]:
     """A file system of 24 MiB."""
-    place.mkdir()
+    await anyio.Path(place).mkdir()
     await anyio.run_process(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)])
     try:
         yield place
