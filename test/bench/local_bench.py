@@ -162,11 +162,11 @@ async def start_pod(client: KubeClient, server: InMemoryApiServer, node: Node, n
     began = time.perf_counter()
     await server.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
     address = ""
-    while not address:  # noqa: ASYNC110 - asked often, so that the answer is as early as it can be
+    while not address:
         status = (await client.get_object(PODS, name, "default")).get("status") or {}
         address = status.get("podIP") or _early_address(node, name)
         await anyio.sleep(0.001)
-    while not await _pod_answers(node, address):
+    while not await _pod_answers(node, address):  # noqa: ASYNC110 - nobody tells us
         await anyio.sleep(0.002)
     took = time.perf_counter() - began
     await remove_pod(client, name)

@@ -213,8 +213,8 @@ _VOLUMES = [
             "containers": [box("true", volumeMounts=[mount("d", "/d")])],
             "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "no-claim"}}],
         },
-        lambda seen: seen.status["phase"] == "Pending" and "no-claim" in str(seen.status),
-        waiting("ContainerCreating"),
+        lambda seen: seen.status["phase"] == "Pending",
+        lambda pod: "no-claim" in str(pod["status"]),
     ),
     Case(
         "a-volume-of-an-unknown-kind-is-refused-by-name",
