@@ -115,6 +115,12 @@ build-installer: ## Write dist/install.yaml, everything in one file: REGISTRY=â€
 	@hack/manifests.sh >dist/install.yaml.new && mv dist/install.yaml.new dist/install.yaml
 	@echo dist/install.yaml
 
+.PHONY: test-images
+test-images: tools ## Build the images twice without a network, and run them (root; about five minutes).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	assets="$$(hack/kube/build.sh --cached || true)" && export KUBEBUILDER_ASSETS="$$assets" AGENT_SANDBOX_TEST_IMAGES=yes && \
+	  $(BIN)/pytest test/images $(PYTEST_ARGS)
+
 .PHONY: build
 build: setup ## Build the sdist, and the wheel from it, into dist/.
 	$(BIN)/python -m build --outdir dist .

@@ -7,8 +7,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+# The Go project's, and four below its first: a warm claim takes a few milliseconds here.
 _STARTUP_BUCKETS: Final = (
-    100, 250, 500, 750, 1000, 1250, 1500, 2000, 2500, 5000, 10000, 30000, 60000, 120000, 240000,
+    5, 10, 25, 50, 100, 250, 500, 750, 1000, 1250, 1500, 2000, 2500, 5000, 10000, 30000, 60000, 120000, 240000,
 )  # fmt: skip
 _CREATION_BUCKETS: Final = (
     50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 240000, 300000, 600000,
