@@ -1,19 +1,25 @@
 """Runs inside a sandbox: tries to get out in many ways and prints, as JSON, how each attempt ended.
 
-``refused: why`` is good; anything else is an escape. It is started by ``test_walls.py`` and needs nothing but Python.
+``refused: why`` is good; anything else is an escape. It is started by ``test_escapes.py``, behind walls and without
+them, and needs nothing but Python. No attempt does harm where it succeeds.
 """
 
 # ruff: noqa: PTH110, PTH115, PTH208, T201
 # (a script that runs alone in a sandbox and prints its result)
 
 import ctypes
+import errno
+import fcntl
 import json
 import os
+import pty
 import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 FACTS = json.loads(sys.argv[1])
@@ -44,6 +50,17 @@ def refuse_unless(escaped: object, why: str) -> object:
     return escaped
 
 
+def _write_and_remove(path: str) -> str:
+    Path(path).write_text("x")
+    Path(path).unlink()
+    return "written"
+
+
+def _open_for_writing(path: str) -> str:
+    os.close(os.open(path, os.O_WRONLY))
+    return "open"
+
+
 # Files
 
 
@@ -65,6 +82,11 @@ def find_any_home() -> object:
 @attempt
 def read_the_state_directory() -> object:
     return os.listdir(FACTS["state"])
+
+
+@attempt
+def read_the_api_servers_key() -> object:
+    return Path(FACTS["key"]).read_text()
 
 
 @attempt
@@ -104,42 +126,43 @@ def see_the_helpers_tree() -> object:
 
 @attempt
 def write_to_usr() -> object:
-    return Path("/usr/x").write_text("x")
+    return _write_and_remove("/usr/agent-sandbox-attempt")
 
 
 @attempt
 def write_to_etc() -> object:
-    return Path("/etc/x").write_text("x")
+    return _write_and_remove("/etc/agent-sandbox-attempt")
 
 
 @attempt
 def write_to_the_root() -> object:
-    return Path("/x").write_text("x")
+    return _write_and_remove("/agent-sandbox-attempt")
 
 
 @attempt
 def write_to_opt() -> object:
-    return Path("/opt/agent-sandbox/lib/x").write_text("x")
+    return _write_and_remove("/opt/agent-sandbox-attempt")
 
 
 @attempt
 def write_into_the_interpreter() -> object:
-    return Path(os.__file__).write_text("x")
+    return _open_for_writing(os.__file__)
 
 
 @attempt
 def write_to_dev() -> object:
-    return Path("/dev/x").write_text("x")
+    return _write_and_remove("/dev/agent-sandbox-attempt")
 
 
 @attempt
 def replace_resolv_conf() -> object:
-    return Path("/etc/resolv.conf").write_text("nameserver 1.1.1.1")
+    return _open_for_writing("/etc/resolv.conf")
 
 
 @attempt
 def make_a_device() -> object:
-    os.mknod("/tmp/mem", 0o600 | 0o020000, os.makedev(1, 1))
+    os.mknod("/tmp/agent-sandbox-attempt", 0o600 | 0o020000, os.makedev(1, 1))
+    Path("/tmp/agent-sandbox-attempt").unlink()
     return "done"
 
 
@@ -161,22 +184,48 @@ def read_keyrings() -> object:
 
 @attempt
 def change_a_sysctl() -> object:
-    return Path("/proc/sys/kernel/core_pattern").write_text("|/tmp/x")
+    return _open_for_writing("/proc/sys/kernel/core_pattern")
 
 
 @attempt
 def change_the_address_forwarding() -> object:
-    return Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    return _open_for_writing("/proc/sys/net/ipv4/ip_forward")
 
 
 @attempt
 def pull_sysrq() -> object:
-    return Path("/proc/sysrq-trigger").write_text("h")
+    return _open_for_writing("/proc/sysrq-trigger")
 
 
 @attempt
-def leave_by_the_root_of_process_one() -> object:
-    return refuse_unless(os.path.exists("/proc/1/root" + FACTS["home"]), "its root is the sandbox's")
+def leave_by_the_root_of_a_process_of_the_host() -> object:
+    return refuse_unless(os.path.exists(f"/proc/{FACTS['node']}/root{FACTS['home']}"), "no such process")
+
+
+@attempt
+def set_a_program_for_the_end_of_control_groups() -> object:
+    return _open_for_writing(FACTS["release_agent"])
+
+
+@attempt
+def leave_the_control_group() -> object:
+    return _open_for_writing(FACTS["control_group"])
+
+
+@attempt
+def read_the_environment_of_the_node() -> object:
+    return Path(f"/proc/{FACTS['node']}/environ").read_bytes()
+
+
+@attempt
+def open_the_memory_of_the_node() -> object:
+    return _open_for_writing(f"/proc/{FACTS['node']}/mem")
+
+
+@attempt
+def read_the_kernels_log_by_its_device() -> object:
+    os.close(os.open("/dev/kmsg", os.O_RDONLY))
+    return "open"
 
 
 # Processes
@@ -203,21 +252,32 @@ def signal_everything() -> object:
 
 
 @attempt
-def trace_process_one() -> object:
-    return refuse_unless(LIBC.ptrace(16, 1, 0, 0) == 0 and os.getpid() != 1, "no such process to trace")
+def trace_a_process_of_the_host() -> object:
+    seize = 0x4206  # it does not stop the process, and ends with us
+    if LIBC.ptrace(seize, FACTS["helper"], 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    LIBC.ptrace(17, FACTS["helper"], 0, 0)
+    return "traced"
+
+
+@attempt
+def read_the_memory_of_a_process_of_the_host() -> object:
+    buffer = ctypes.create_string_buffer(8)
+    mine = (ctypes.c_void_p * 2)(ctypes.cast(buffer, ctypes.c_void_p), 8)
+    theirs = (ctypes.c_void_p * 2)(FACTS["helper_address"], 8)
+    return call(FACTS["syscalls"]["process_vm_readv"], FACTS["helper"], mine, 1, theirs, 1, 0)
 
 
 @attempt
 def have_capabilities() -> object:
     fields = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    held = [name for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb") if int(fields[name], 16)]
+    held = [name for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb") if int(fields.get(name, "0"), 16)]
     return refuse_unless(held, "none")
 
 
 @attempt
 def gain_privileges_by_a_setuid_program() -> object:
-    status = Path("/proc/self/status").read_text()
-    return refuse_unless("NoNewPrivs:\t1" not in status, "no_new_privs is set")
+    return refuse_unless(LIBC.prctl(39, 0, 0, 0, 0) != 1, "no_new_privs is set")
 
 
 @attempt
@@ -256,8 +316,15 @@ def find_the_hosts_environment() -> object:
 
 
 def _syscall(name: str, *arguments: object) -> Callable[[], object]:
+    """Make a call that does no harm; an error other than EPERM means that it got past the walls to its own checks."""
+
     def run() -> object:
-        return call(FACTS["syscalls"][name], *arguments) + 1
+        try:
+            return f"returned {call(FACTS['syscalls'][name], *arguments)}"
+        except OSError as error:
+            if error.errno in {errno.EPERM, errno.EACCES}:
+                raise
+            return f"reached: {error}"
 
     return run
 
@@ -267,8 +334,8 @@ for _name, _arguments in {
     "setns": (0, 0),
     "mount": (b"tmpfs", b"/tmp", b"tmpfs", 0, None),
     "umount2": (b"/tmp", 2),
-    "pivot_root": (b"/", b"/tmp"),
-    "bpf": (0, None, 0),
+    "pivot_root": (b"/tmp", b"/tmp"),
+    "bpf": (-1, None, 0),
     "keyctl": (0, -3, 1),
     "add_key": (b"user", b"x", b"y", 1, -3),
     "perf_event_open": (None, 0, -1, -1, 0),
@@ -276,14 +343,14 @@ for _name, _arguments in {
     "io_uring_setup": (8, ctypes.create_string_buffer(120)),
     "open_by_handle_at": (-1, None, 0),
     "init_module": (None, 0, b""),
-    "kexec_load": (0, 0, None, 0),
+    "kexec_load": (0, 0, None, 0xFF),
     "reboot": (0, 0, 0, None),
     "fsopen": (b"tmpfs", 0),
     "open_tree": (-100, b"/", 1),
     "syslog": (2, None, 0),
     "settimeofday": (None, None),
-    "swapon": (b"/tmp/x", 0),
-    "sethostname": (b"x", 1),
+    "swapon": (b"/nowhere", 0),
+    "sethostname": (None, 65),
     "quotactl": (0, None, 0, None),
     "fanotify_init": (0, 0),
     "acct": (None,),
@@ -300,24 +367,51 @@ def clone_into_a_new_user_namespace() -> object:
     return "cloned"
 
 
+def _open_socket(*kind: int) -> str:
+    with socket.socket(*kind):
+        return "open"
+
+
 @attempt
 def reach_the_hypervisor_by_vsock() -> object:
-    return socket.socket(40, socket.SOCK_STREAM).fileno()
+    return _open_socket(40, socket.SOCK_STREAM)
 
 
 @attempt
 def open_a_packet_socket() -> object:
-    return socket.socket(17, socket.SOCK_RAW).fileno()
+    return _open_socket(17, socket.SOCK_RAW)
 
 
 @attempt
 def open_a_raw_socket() -> object:
-    return socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).fileno()
+    return _open_socket(socket.AF_INET, socket.SOCK_RAW, 1)
 
 
 @attempt
 def open_a_kernel_crypto_socket() -> object:
-    return socket.socket(38, socket.SOCK_SEQPACKET).fileno()
+    return _open_socket(38, socket.SOCK_SEQPACKET)
+
+
+@attempt
+def change_the_firewall_by_netlink() -> object:
+    flush = struct.pack("=IHHIIBBH", 20, (10 << 8) | 25, 5, 1, 0, 0, 0, 0)  # a chain of no name: EINVAL at worst
+    return _ask_netlink(12, flush)
+
+
+@attempt
+def add_an_address_by_netlink() -> object:
+    wrong = struct.pack("=IHHIIBBBBi", 24, 20, 5, 1, 0, 2, 32, 0, 0, 0)  # without an address: EINVAL at worst
+    return _ask_netlink(0, wrong)
+
+
+def _ask_netlink(family: int, request: bytes) -> str:
+    with socket.socket(16, socket.SOCK_RAW, family) as mine:
+        mine.settimeout(1)
+        mine.send(request)
+        (code,) = struct.unpack_from("=i", mine.recv(4096), 16)
+    if -code in {errno.EPERM, errno.EACCES}:
+        raise OSError(-code, os.strerror(-code))
+    return f"reached: {code}"
 
 
 # Network
@@ -337,7 +431,7 @@ def connect_to_the_hosts_loopback() -> object:
 
 @attempt
 def connect_to_the_host_by_the_gateway() -> object:
-    return _connect("169.254.1.1", FACTS["host_port"])
+    return _connect("169.254.1.1", 53)
 
 
 @attempt
@@ -352,12 +446,12 @@ def connect_to_the_other_pod() -> object:
 
 @attempt
 def connect_to_the_cloud_metadata() -> object:
-    return _connect("169.254.169.254", 80)
+    return _connect(FACTS["metadata"], 80)
 
 
 @attempt
 def connect_to_the_internet() -> object:
-    return _connect("1.1.1.1", 443)
+    return _connect(FACTS["internet"], 80)
 
 
 @attempt
@@ -370,10 +464,39 @@ def send_udp_to_the_other_pod() -> object:
 
 
 @attempt
-def take_the_other_pods_address() -> object:
-    with socket.socket() as mine:
-        mine.bind((FACTS["other_address"], 0))
-        return "bound"
+def send_under_the_other_pods_address() -> object:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mine:
+        mine.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND: binding to it needs no privilege
+        with suppress(OSError):
+            mine.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT: sending from it does
+        mine.bind((FACTS["other_address"], 9998))
+        mine.sendto(b"spoofed", (FACTS["third_address"], 9999))
+    return _until_heard("spoofed")
+
+
+def _until_heard(word: str) -> str:
+    """What the third Pod heard; it writes that down on a page that everybody may read."""
+    with socket.create_connection((FACTS["third_address"], 8888), timeout=1) as page:
+        page.settimeout(1)
+        heard = page.recv(4096).decode()
+    if word not in heard:
+        raise RefusedError(f"it did not arrive, only {heard!r}")
+    return heard
+
+
+@attempt
+def connect_to_the_hosts_loopback_by_ipv6() -> object:
+    with socket.socket(socket.AF_INET6) as mine:
+        mine.settimeout(0.5)
+        mine.connect(("::1", FACTS["host_port6"]))
+        return "connected"
+
+
+@attempt
+def ask_every_neighbour_by_ipv6() -> object:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as mine:
+        mine.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex(FACTS["interface"]))
+        return mine.sendto(b"x", ("ff02::1", 9999))
 
 
 @attempt
@@ -390,14 +513,44 @@ def see_an_interface_of_the_host() -> object:
 
 @attempt
 def push_input_into_a_terminal() -> object:
-    import fcntl
+    master, terminal = pty.openpty()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            fcntl.ioctl(terminal, 0x540E, 0)
+            fcntl.ioctl(terminal, 0x5412, b"x")
+        except OSError as error:
+            os._exit(error.errno or 1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    os.close(master)
+    os.close(terminal)
+    code = os.WEXITSTATUS(status)
+    if code:
+        raise OSError(code, os.strerror(code))
+    return "typed"
 
-    return fcntl.ioctl(0, 0x5412, b"x") or True
+
+@attempt
+def see_the_hosts_name() -> object:
+    return refuse_unless(os.uname().nodename == FACTS["hostname"], "it has a name of its own")
+
+
+@attempt
+def see_the_hosts_shared_memory() -> object:
+    found = call(FACTS["syscalls"]["shmget"], FACTS["shared_memory"], 0, 0)
+    return f"segment {found}"
 
 
 def main() -> None:
     results = {}
-    for name, function in ATTEMPTS.items():
+    if FACTS.get("list"):
+        print(json.dumps(list(ATTEMPTS)))
+        return
+    chosen = FACTS.get("only") or ATTEMPTS
+    for name in chosen:
+        function = ATTEMPTS[name]
         try:
             results[name] = f"ESCAPED: {function()}"
         except (OSError, ValueError, RefusedError) as error:
