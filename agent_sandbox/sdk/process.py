@@ -306,9 +306,12 @@ class AsyncProcess:
             SandboxConnectionError: the network was away for too long.
         """
         async with self._attaching:
-            if self._socket is None or self._socket.closed:
+            while self._socket is None or self._socket.closed:
                 self._socket = await self._reconnect()
-                await self._resend_stdin(self._socket)
+                try:
+                    await self._resend_stdin(self._socket)
+                except (aiohttp.ClientError, ConnectionError):
+                    await self._drop(self._socket)
             return self._socket
 
     async def _reconnect(self) -> aiohttp.ClientWebSocketResponse:
@@ -393,8 +396,10 @@ class AsyncProcess:
             await self._attach()  # sends again what was not confirmed
 
     async def _resend_stdin(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        if self._stdin:
-            await socket.send_bytes(_STDIN_HEAD.pack(self._stdin_offset) + bytes(self._stdin))
+        # In pieces, so that on a bad network some of it arrives. What is confirmed meanwhile makes no difference.
+        offset, content = self._stdin_offset, bytes(self._stdin)
+        for start in range(0, len(content), STDIN_PIECE):
+            await socket.send_bytes(_STDIN_HEAD.pack(offset + start) + content[start : start + STDIN_PIECE])
         if self._stdin_closed:
             await socket.send_str(json.dumps({"type": "stdin_eof"}))
 
