@@ -28,7 +28,7 @@ from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import PortInUseError
 from agent_sandbox.local.node import Node, NodeOptions
 from agent_sandbox.local.own_log import keep_bounded
-from agent_sandbox.local.state import Endpoint, StackRecord
+from agent_sandbox.local.state import LOCAL_DOMAIN, Endpoint, StackRecord
 from agent_sandbox.router import Directory, Router, RouterOptions, serve
 from agent_sandbox.runtime import Cache
 from agent_sandbox_api.core import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, MetaOnlyView
@@ -158,6 +158,7 @@ class _Stack:
             directory,
             options=RouterOptions(
                 port=self._options.router_port,
+                domain=LOCAL_DOMAIN,
                 token_file=token_file,
                 drain_timeout=2.0,
                 control_port=self._options.router_metrics_port,

@@ -22,6 +22,8 @@ RECORD_VERSION: Final = 1
 STATE_DIR_VARIABLE: Final = "AGENT_SANDBOX_STATE_DIR"
 STACK_VARIABLE: Final = "AGENT_SANDBOX_STACK"
 LOCAL_VARIABLE: Final = "AGENT_SANDBOX_LOCAL"
+LOCAL_DOMAIN: Final = "localhost"
+"""Domain of the local router's hosts: every name below it is this machine (RFC 6761, 6.3), for browsers without DNS."""
 
 
 class StackRecordError(RuntimeError):

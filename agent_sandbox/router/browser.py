@@ -94,7 +94,7 @@ def set_cookie(token: str, expires: int, route: Route, *, secure: bool) -> bytes
     """The Set-Cookie that takes the place of the link."""
     parts = [
         COOKIE + b"=" + token.encode("latin-1"),
-        b"Path=" + route.prefix + b"/",
+        b"Path=" + route.base + b"/",
         b"Expires=" + formatdate(expires, usegmt=True).encode(),
         b"HttpOnly",
         b"SameSite=Lax",

@@ -68,8 +68,8 @@ def response_to_client(
 ) -> bytes:
     """The head that the client gets for a final response."""
     headers = end_to_end(head, drop=lambda name: name == ERROR_HEADER)
-    if route.prefix:
-        headers = [(name, _below_prefix(name, value, route.prefix, request)) for name, value in headers]
+    if route.browser:
+        headers = [(name, _below(name, value, route, request)) for name, value in headers if not _is_ours(name, value)]
     if framing.kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE) and request.minor == 1:
         headers.append((b"Transfer-Encoding", b"chunked"))
     elif (length := head.one(b"content-length")) is not None and head.status != 204:
@@ -92,13 +92,18 @@ def _without_our_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes,
     return kept
 
 
-def _below_prefix(name: bytes, value: bytes, prefix: bytes, request: RequestHead) -> bytes:
+def _is_ours(name: bytes, value: bytes) -> bool:
+    """Whether a sandbox tries to set the cookie that carries the credential."""
+    return name.lower() == b"set-cookie" and value.partition(b"=")[0].strip() == COOKIE
+
+
+def _below(name: bytes, value: bytes, route: Route, request: RequestHead) -> bytes:
     """Keep redirects and cookies of a sandbox behind a path below that path. Other hosts' addresses stay."""
     match name.lower():
-        case b"location" | b"content-location":
-            return _address_below(value, prefix, request.one(b"host") or b"")
-        case b"set-cookie":
-            return _cookie_below(value, prefix)
+        case b"location" | b"content-location" if route.prefix:
+            return _address_below(value, route.prefix, request.one(b"host") or b"")
+        case b"set-cookie" if route.base:
+            return _cookie_below(value, route)
         case _:
             return value
 
@@ -112,11 +117,15 @@ def _address_below(address: bytes, prefix: bytes, host: bytes) -> bytes:
     return address
 
 
-def _cookie_below(cookie: bytes, prefix: bytes) -> bytes:
-    match = _COOKIE_PATH.search(cookie)
-    if match is None or not match[2].startswith(b"/"):
-        return cookie if match is not None else cookie + b"; Path=" + prefix + b"/"
-    return cookie[: match.start(2)] + prefix + cookie[match.start(2) :]
+def _cookie_below(cookie: bytes, route: Route) -> bytes:
+    def below(match: "re.Match[bytes]") -> bytes:
+        path = match[2]
+        inside = not route.prefix and (path + b"/").startswith(route.base + b"/")
+        return match[0] if inside or not path.startswith(b"/") else match[1] + route.base + path
+
+    # Of several paths the last one counts, so none may stay as it is.
+    moved, paths = _COOKIE_PATH.subn(below, cookie)
+    return moved if paths else cookie + b"; Path=" + route.base + b"/"
 
 
 def interim_to_client(head: ResponseHead) -> bytes:

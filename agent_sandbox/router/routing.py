@@ -2,7 +2,8 @@
 
 Programs say it in headers. Browsers cannot: for them the host (``<port>-<sandbox>-<namespace>.<domain>``) or the front
 of the path (``/sandboxes/<namespace>/<sandbox>/<port>/``) says it. A host of its own also gives every sandbox an origin
-of its own; behind paths all sandboxes share one, so it is for sandboxes that trust each other.
+of its own; behind paths all sandboxes share one, so it is for sandboxes that trust each other. Programs that know under
+which path they are served (``/prefixed/<namespace>/<sandbox>/<port>/``) get that path with each request.
 """
 
 import math
@@ -24,7 +25,7 @@ AUTHORIZATION: Final = b"x-sandbox-authorization"
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*\Z")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _PORT: Final = re.compile(r"[0-9]{1,5}\Z")
-_PATH: Final = re.compile(rb"/sandboxes/([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})/([0-9]{1,5})(?=[/?]|\Z)")
+_PATH: Final = re.compile(rb"/(sandboxes|prefixed)/([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})/([0-9]{1,5})(?=[/?]|\Z)")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 
 
@@ -36,7 +37,8 @@ class Route:
         identifier: claim name, Sandbox name or UID.
         timeout: seconds for the whole exchange, or None.
         target: the request target that the sandbox gets.
-        prefix: what was taken from the front of the target; empty unless the path named the sandbox.
+        base: the path below which the sandbox is for a browser; empty unless the path named the sandbox.
+        prefix: what was taken from the front of the target: `base`, or nothing if the sandbox's program knows it.
         browser: whether host or path named the sandbox, as browsers do it; then a cookie may carry the credential.
     """
 
@@ -45,6 +47,7 @@ class Route:
     port: int
     timeout: float | None
     target: bytes
+    base: bytes = b""
     prefix: bytes = b""
     browser: bool = False
 
@@ -109,16 +112,18 @@ def _by_host(head: RequestHead, label: str, known: Known) -> Route:
 
 
 def _by_path(head: RequestHead, match: "re.Match[bytes]") -> Route:
-    namespace, name, port = (match[group].decode() for group in (1, 2, 3))
+    namespace, name, port = (match[group].decode() for group in (2, 3, 4))
     if _LABEL.match(namespace) is None:
         raise BadRequestError("Invalid namespace format.")
     if _NAME.match(name) is None:
         raise BadRequestError("Invalid sandbox ID format.")
-    prefix = match[0]
+    base = match[0]
+    prefix = base if match[1] == b"sandboxes" else b""
     target = head.target[len(prefix) :]
     if not target.startswith(b"/"):
         target = b"/" + target
-    return Route(namespace, name, _port(port), _timeout(text_of(head, TIMEOUT)), target, prefix, browser=True)
+    timeout = _timeout(text_of(head, TIMEOUT))
+    return Route(namespace, name, _port(port), timeout, target, base, prefix, browser=True)
 
 
 def _port(text: str | None) -> int:

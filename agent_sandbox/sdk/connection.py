@@ -26,7 +26,6 @@ class Connection:
         server_port: port of the runtime in the sandboxes.
         server_clock: the API server's clock.
         credentials: what the router is shown; None if there is no router on the way.
-        router_domain: where the router serves sandboxes by host; None if it does not.
     """
 
     kube: KubeClient
@@ -35,7 +34,6 @@ class Connection:
     server_port: int
     server_clock: ServerClock
     credentials: Credentials | None = None
-    router_domain: str | None = None
 
     async def now(self) -> datetime:
         """The API server's time."""
@@ -64,4 +62,4 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
         clock = ServerClock(kube)
         route, base_url = await stack.enter_async_context(open_route(options, cluster, kube, clock))
         credentials = route.credentials if isinstance(route, RouterRoute) else None
-        yield Connection(kube, route, base_url, options.server_port, clock, credentials, options.router_domain)
+        yield Connection(kube, route, base_url, options.server_port, clock, credentials)

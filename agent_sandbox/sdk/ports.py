@@ -72,7 +72,7 @@ class AsyncPorts:
         """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
         return dict(self._connection.route.headers(self._target(), port))
 
-    async def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600) -> str:
+    async def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600, prefixed: bool = False) -> str:
         """A link with which a browser reaches a port of this sandbox, and nothing else, for a while.
 
         Whoever has the link has the access: hand it on like a password. The router answers it with a cookie. With
@@ -82,6 +82,8 @@ class AsyncPorts:
             port: the port in the sandbox.
             path: where to begin, with its query.
             seconds: how long the link and its cookie are good.
+            prefixed: the program knows that it is served below ``/prefixed/<namespace>/<claim>/<port>/`` (Jupyter's
+                ``base_url``, Grafana's ``root_url``), and gets that path with each request.
 
         Raises:
             SandboxConfigError: no router is on the way, or none that a browser can reach.
@@ -92,7 +94,7 @@ class AsyncPorts:
         route, credentials = self._connection.route, self._connection.credentials
         if not isinstance(route, RouterRoute) or credentials is None:
             raise SandboxConfigError("this client goes straight to Pods: a signed URL needs a router")
-        front = route.browser_front(self._target(), port, self._connection.router_domain)
+        front = route.browser_front(self._target(), port, prefixed=prefixed)
         token = await credentials.sign(self._claim, port=port, seconds=seconds)
         return f"{front}{path}{'&' if '?' in path else '?'}{QUERY_SANDBOX_TOKEN}={token}"
 

@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from agent_sandbox.kube import KubeClient
-from agent_sandbox.local.state import StackRecord
+from agent_sandbox.local.state import LOCAL_DOMAIN, StackRecord
 from agent_sandbox.sdk.cluster import ClusterChoice, ConfiguredCluster, LocalStack
 from agent_sandbox.sdk.credentials import Credentials
 from agent_sandbox.sdk.errors import SandboxConfigError, SandboxNotReadyError
@@ -40,12 +40,18 @@ from agent_sandbox_api.names import (
 
 @dataclass(frozen=True)
 class RouterRoute:
-    """Through a router: three headers name the sandbox, one brings the credential."""
+    """Through a router: three headers name the sandbox, one brings the credential.
+
+    Attributes:
+        domain: where the router serves sandboxes by host, with its port if that is not the scheme's own.
+        tunnelled: whether only this process reaches the router this way.
+    """
 
     session: aiohttp.ClientSession
     url: str
     constant_headers: Mapping[str, str]
     credentials: Credentials | None = None
+    domain: str | None = None
     tunnelled: bool = False
 
     def base_url(self, target: Target, port: int) -> str:
@@ -65,23 +71,24 @@ class RouterRoute:
             headers[HEADER_SANDBOX_AUTHORIZATION] = authorization
         return headers
 
-    def browser_front(self, target: Target, port: int, domain: str | None) -> str:
+    def browser_front(self, target: Target, port: int, *, prefixed: bool) -> str:
         """What a browser's address of a port of the sandbox begins with.
 
         Args:
-            domain: where the router serves sandboxes by host, with its port if that is not the scheme's own.
+            prefixed: the program there knows under which path it is served.
 
         Raises:
             SandboxConfigError: no browser can reach the router as this client does.
         """
         label = f"{port}-{target.claim_name}-{target.namespace}"
-        if domain is not None and len(label) <= 63 and "." not in label:
-            return f"{URL(self.url).scheme}://{label}.{domain}"
+        if self.domain is not None and not prefixed and len(label) <= 63 and "." not in label:
+            return f"{URL(self.url).scheme}://{label}.{self.domain}"
         if self.tunnelled:
             raise SandboxConfigError(
                 "a browser cannot go through this client's tunnel: give router_domain, or use ports.forward()"
             )
-        return f"{self.url}/sandboxes/{target.namespace}/{target.claim_name}/{port}"
+        way = "prefixed" if prefixed else "sandboxes"
+        return f"{self.url}/{way}/{target.namespace}/{target.claim_name}/{port}"
 
     async def renew(self) -> bool:
         """Another credential, if there is one."""
@@ -175,8 +182,15 @@ async def open_route(
             url = await _router_url(mode, options, cluster, kube)
         record = cluster.record if isinstance(cluster, LocalStack) and mode == "local" else None
         credentials = Credentials(kube, options, clock, given=_given_token(options, record))
-        route = RouterRoute(session, check_url(url), dict(options.headers), credentials, tunnelled=mode == "tunnel")
-        yield route, url
+        domain = options.router_domain
+        if domain is None and record is not None:
+            domain = f"{LOCAL_DOMAIN}:{URL(url).port}"
+        yield (
+            RouterRoute(
+                session, check_url(url), dict(options.headers), credentials, domain=domain, tunnelled=mode == "tunnel"
+            ),
+            url,
+        )
 
 
 async def _router_url(mode: Mode, options: ConnectionOptions, cluster: ClusterChoice, kube: KubeClient) -> str:

@@ -25,7 +25,7 @@ class Ports(Facade[AsyncPorts]):
         """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
         return self._inner.headers(port)
 
-    def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600) -> str:
+    def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600, prefixed: bool = False) -> str:
         """A link with which a browser reaches a port of this sandbox, and nothing else, for a while.
 
         Whoever has the link has the access: hand it on like a password. The router answers it with a cookie. With
@@ -35,12 +35,14 @@ class Ports(Facade[AsyncPorts]):
             port: the port in the sandbox.
             path: where to begin, with its query.
             seconds: how long the link and its cookie are good.
+            prefixed: the program knows that it is served below ``/prefixed/<namespace>/<claim>/<port>/`` (Jupyter's
+                ``base_url``, Grafana's ``root_url``), and gets that path with each request.
 
         Raises:
             SandboxConfigError: no router is on the way, or none that a browser can reach.
             SandboxError: the claim is gone, or this client may not change it and its key is not named there.
         """
-        return self._run(lambda job: self._inner.signed_url(port, path, seconds=seconds))
+        return self._run(lambda job: self._inner.signed_url(port, path, seconds=seconds, prefixed=prefixed))
 
     def list(self) -> tuple[int, ...]:
         """The ports on which a program listens in the sandbox.

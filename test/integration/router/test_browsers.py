@@ -127,3 +127,48 @@ async def test_link_never_redirects_to_another_host(run_router: Any, tmp_path: P
         answer = await place.ask(get(target, b"%d-box-default.box.example" % box.port))
 
     assert b"Location: /evil.example/\r\n" in answer
+
+
+async def test_program_that_knows_its_path_gets_it(run_router: Any) -> None:
+    base = b""
+
+    async def behave(visit: Any) -> None:
+        extra = b"Location: %b/lab\r\nSet-Cookie: a=1; Path=%b/\r\nSet-Cookie: b=2; Path=/\r\n" % (base, base)
+        await visit.answer(await visit.head(), extra=extra)
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        base = b"/prefixed/default/box/%d" % box.port
+        answer = await place.ask(get(base + b"/tree?q"))
+
+    assert b"GET " + base + b"/tree?q HTTP/1.1\r\n" in answer
+    assert b"X-Forwarded-Prefix" not in answer
+    assert b"\r\nLocation: " + base + b"/lab\r\n" in answer
+    assert b"Set-Cookie: a=1; Path=" + base + b"/\r\n" in answer
+    assert b"Set-Cookie: b=2; Path=" + base + b"/\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    ("cookie", "kept"),
+    [
+        (b"a=1; Path=/x; Path=/", b"a=1; Path=BASE/x; Path=BASE/"),
+        (b"a=1; path = /; PATH=/y", b"a=1; path = BASE/; PATH=BASE/y"),
+        (b"a=1; Path=relative", b"a=1; Path=relative"),
+        (b"agent-sandbox-token=theirs; Path=/", None),
+        (b" agent-sandbox-token =theirs", None),
+    ],
+)
+async def test_cookies_of_a_sandbox_stay_below_its_path_and_are_not_ours(
+    run_router: Any, cookie: bytes, kept: bytes | None
+) -> None:
+    async def behave(visit: Any) -> None:
+        await visit.head()
+        await visit.answer(extra=b"Set-Cookie: %b\r\n" % cookie)
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        base = b"/sandboxes/default/box/%d" % box.port
+        answer = await place.ask(get(base + b"/"))
+
+    lines = [line for line in answer.split(b"\r\n") if line.startswith(b"Set-Cookie")]
+    assert lines == ([] if kept is None else [b"Set-Cookie: " + kept.replace(b"BASE", base)])
