@@ -3,6 +3,8 @@
 # Usage: hack/setup.sh run|dev|tools
 #   run   what `make demo` and `make run` need
 #   dev   that, and what tests and linters need
+#   browser   Chromium from the distribution and Jupyter from PyPI (in build/notebook), for test/e2e/test_notebook.py
+#   bench     wrk and nginx from the distribution, for test/bench/router_bench.py
 #   tools that, and what the slow tests use where it is there: Prometheus, buildah, debootstrap, shellcheck
 # Environment: PYTHON (interpreter to use), VENV (where; default .venv)
 set -euo pipefail
@@ -78,6 +80,25 @@ install_test_tools() {
 
 wanted=$what
 [ "$what" = tools ] && what=dev
+install_browser() {
+  [ -n "$(command -v chromium chromium-browser google-chrome | head -1)" ] || as_root_apt chromium || die "install Chromium: sudo apt-get install chromium"
+  [ -e build/notebook/.complete ] && return
+  say "installing Jupyter into build/notebook, about a minute"
+  rm -rf build/notebook
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --target build/notebook notebook || die "PyPI did not give Jupyter"
+  touch build/notebook/.complete
+}
+
+install_bench() {
+  missing=()
+  command -v wrk >/dev/null 2>&1 || missing+=(wrk)
+  { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null 2>&1 || missing+=(nginx-light)
+  [ ${#missing[@]} = 0 ] || as_root_apt "${missing[@]}" || die "install them: sudo apt-get install ${missing[*]}"
+}
+
+case $what in
+  browser | bench) "install_$what"; exit ;;
+esac
 make_venv
 install_packages
 install_tools

@@ -206,6 +206,8 @@ class Exchange:
             return
 
     async def _drained(self, upstream: Wire) -> None:
+        if not upstream.blocked:
+            return
         with anyio.move_on_after(self._options.idle_timeout):
             try:
                 await upstream.drain()
@@ -315,6 +317,8 @@ class Exchange:
         raise self._slow()
 
     async def _client_took(self) -> None:
+        if not self._client.blocked:
+            return
         with anyio.move_on_after(self._options.idle_timeout):
             await self._client.drain()
             return

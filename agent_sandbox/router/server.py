@@ -274,20 +274,18 @@ class Router:
         if not wire.pending:
             client.idle = anyio.CancelScope(deadline=anyio.current_time() + self._idle_seconds(client))
             with client.idle:
-                data = await wire.read()
-                if not data:
-                    return None
-                wire.unread(data)
-            if client.idle.cancelled_caught:
+                await wire.readable()
+            if not wire.pending:
                 return None
         client.used = True
-        with anyio.move_on_after(self.options.head_timeout):
-            try:
-                raw = await wire.read_head(MAX_HEAD)
-            except ValueError as error:
-                raise HeadTooLargeError(f"The request's head is larger than {MAX_HEAD} bytes.") from error
-            return None if raw is None else parse_request(raw)
-        return None
+        try:
+            raw = wire.take_head(MAX_HEAD)
+            if raw is None:
+                with anyio.move_on_after(self.options.head_timeout):
+                    raw = await wire.read_head(MAX_HEAD)
+        except ValueError as error:
+            raise HeadTooLargeError(f"The request's head is larger than {MAX_HEAD} bytes.") from error
+        return None if raw is None else parse_request(raw)
 
     def _idle_seconds(self, client: _Client) -> float:
         """How long a connection may rest: when we close, only a new one is given the time to say why it came."""

@@ -25,7 +25,7 @@ reached through sockets of their own network."""
 REST_SECONDS: Final = 4.0
 """How long a connection is kept: below the shortest keep-alive of common servers (uvicorn and node: 5)."""
 
-KEPT_PER_PORT: Final = 16
+KEPT_PER_PORT: Final = 64
 """Connections kept to one port of one Pod."""
 
 DIAL_PAUSES: Final = (0.05, 0.1, 0.2)

@@ -38,6 +38,7 @@ class Wire(asyncio.Protocol):
         self._on_connected = on_connected
         self._on_eof: Callable[[], None] | None = None
         self._buffer = bytearray()
+        self._searched = 0  # bytes of the buffer that hold no end of a head
         self._ended = False
         self._lost: BaseException | None = None
         self._closed = False
@@ -108,6 +109,11 @@ class Wire(asyncio.Protocol):
         return self._ended
 
     @property
+    def blocked(self) -> bool:
+        """True if the peer must take something before more should be written."""
+        return self._blocked
+
+    @property
     def pending(self) -> bool:
         """True if there is something to read now."""
         return bool(self._buffer)
@@ -118,9 +124,10 @@ class Wire(asyncio.Protocol):
         Raises:
             WireError: the connection broke.
         """
-        await self._readable()
+        await self.readable()
         data = bytes(self._buffer)
         self._buffer.clear()
+        self._searched = 0
         self._resume()
         return data
 
@@ -133,25 +140,37 @@ class Wire(asyncio.Protocol):
             WireError: the connection broke.
             ValueError: no empty line within `limit` bytes.
         """
-        searched = 0
         while True:
-            while self._buffer.startswith(b"\r\n"):
-                del self._buffer[:2]
-            found = self._buffer.find(b"\r\n\r\n", max(0, searched - 3))
-            if 0 <= found <= limit:
-                head = bytes(self._buffer[:found])
-                del self._buffer[: found + 4]
-                self._resume()
+            if (head := self.take_head(limit)) is not None:
                 return head
-            if len(self._buffer) > limit:
-                raise ValueError("head too large")
-            searched = len(self._buffer)
             if self._ended:
                 return None
-            await self._more(searched)
+            await self._more(len(self._buffer))
+
+    def take_head(self, limit: int) -> bytes | None:
+        """The bytes up to an empty line, without it, if they are there already.
+
+        Raises:
+            ValueError: no empty line within `limit` bytes.
+        """
+        while self._buffer.startswith(b"\r\n"):
+            del self._buffer[:2]
+            self._searched = 0
+        found = self._buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if 0 <= found <= limit:
+            head = bytes(self._buffer[:found])
+            del self._buffer[: found + 4]
+            self._searched = 0
+            self._resume()
+            return head
+        if len(self._buffer) > limit:
+            raise ValueError("head too large")
+        self._searched = len(self._buffer)
+        return None
 
     def unread(self, data: bytes) -> None:
         """Put bytes back in front of what is unread."""
+        self._searched = 0
         self._buffer[:0] = data
 
     def write(self, data: bytes) -> None:
@@ -197,7 +216,12 @@ class Wire(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._transport.abort()
 
-    async def _readable(self) -> None:
+    async def readable(self) -> None:
+        """Wait until there is something to read, or the peer has ended.
+
+        Raises:
+            WireError: the connection broke.
+        """
         while not self._buffer:
             if self._ended:
                 if self._lost is not None:
