@@ -154,6 +154,20 @@ async def test_exec_is_refused_before_the_upgrade(tmp_path: Path) -> None:
         assert refused.value.status == 400
 
 
+async def test_a_client_that_speaks_spdy_is_told_what_to_use(tmp_path: Path) -> None:
+    """kubectl before 1.31, or one that is told not to use WebSockets."""
+    async with running(tmp_path) as (_, _server, session):
+        headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": "v4.channel.k8s.io"}
+        async with session.post(f"{PODS}/p/exec?command=x&stdout=true", headers=headers) as answer:
+            status = await answer.json()
+        async with session.post(f"{PODS}/p/exec?command=x&stdout=true") as plain:
+            unasked = await plain.json()
+
+    assert (status["code"], status["reason"]) == (400, "BadRequest")
+    assert "use kubectl 1.31 or newer" in status["message"]
+    assert unasked["message"] == "Upgrade request required"
+
+
 async def test_a_client_that_goes_ends_the_command(tmp_path: Path) -> None:
     """The provider is cancelled."""
     ended = anyio.Event()

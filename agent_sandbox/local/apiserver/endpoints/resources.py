@@ -34,6 +34,11 @@ from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
 _POD_SUBRESOURCES = frozenset({"binding", "eviction", "log", "exec", "attach", "portforward"})
+_NO_UPGRADE = "Upgrade request required"
+_SPDY = (
+    "SPDY is not served here, WebSockets are: use kubectl 1.31 or newer, "
+    "without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false and KUBECTL_PORT_FORWARD_WEBSOCKETS=false"
+)
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -114,7 +119,7 @@ class ResourceEndpoints:
             case "log", "GET":
                 return await read_log(self._objects, self._providers, resource, path, request)
             case "exec" | "attach" | "portforward", "GET" | "POST":
-                raise BadRequestError("Upgrade request required")
+                raise BadRequestError(_SPDY if "spdy" in request.headers.get("upgrade", "").lower() else _NO_UPGRADE)
             case _:
                 raise MethodNotAllowedError
 
