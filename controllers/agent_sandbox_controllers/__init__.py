@@ -26,7 +26,6 @@ def register(manager: Manager, options: ControllerOptions | None = None) -> None
     from agent_sandbox_controllers.sandbox.watches import sandbox_controller
     from agent_sandbox_controllers.sandboxclaim.watches import claim_controller
     from agent_sandbox_controllers.sandboxtemplate.reconciler import template_controller
-    from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo
     from agent_sandbox_controllers.sandboxwarmpool.reconciler import pool_controller
     from agent_sandbox_controllers.world import World
 
@@ -40,9 +39,8 @@ def register(manager: Manager, options: ControllerOptions | None = None) -> None
         metrics=ControllerMetrics(manager.registry),
     )
     manager.registry.register(SandboxCollector(world))
-    hashes = HashMemo()
     # Policies first: at a cold start the Pods wait for them.
     manager.add(template_controller(world))
     manager.add(sandbox_controller(world))
-    manager.add(claim_controller(world, hashes))
-    manager.add(pool_controller(world, hashes))
+    manager.add(claim_controller(world))
+    manager.add(pool_controller(world))

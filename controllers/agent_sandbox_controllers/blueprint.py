@@ -8,6 +8,7 @@ hash is a note, not a proof.
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -72,12 +73,17 @@ class SpecGlance(msgspec.Struct, rename="camel"):
 _glance_decoder = msgspec.json.Decoder(SpecGlance)
 
 
-def glance(spec: msgspec.Raw) -> SpecGlance:
+def glance(spec: msgspec.Raw | bytes) -> SpecGlance:
     """Read those parts of a cached spec."""
     return _glance_decoder.decode(spec)
 
 
 def sandbox_hash(spec: msgspec.Raw) -> str:
-    """The blueprint hash of a Sandbox's own content."""
+    """The blueprint hash of a Sandbox's own content; the members of a pool, which are alike, share the work."""
+    return _sandbox_hash(bytes(spec))
+
+
+@lru_cache(maxsize=1024)
+def _sandbox_hash(spec: bytes) -> str:
     seen = glance(spec)
     return blueprint_hash(seen.pod_template.spec, seen.volume_claim_templates, seen.service)

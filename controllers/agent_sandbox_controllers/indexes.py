@@ -15,11 +15,13 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
 )
 from agent_sandbox_api.names import ANNOTATION_POD_NAME, EXTENSIONS_GROUP, LABEL_CLAIM_UID, LABEL_WARM_POOL
-from agent_sandbox_controllers.blueprint import glance
+from agent_sandbox_controllers.blueprint import glance, sandbox_hash
 from agent_sandbox_controllers.object_names import volume_claim_name
 from agent_sandbox_controllers.sandboxwarmpool.members import is_ready
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID
 
+BY_READY_CONTENT: Final = "ready-content"
+"""Ready Sandboxes controlled by a pool: ``<pool UID>/<blueprint hash>``."""
 BY_OWNER: Final = "controller-uid"
 """Pods, Sandboxes: UID of the controller."""
 BY_TEMPLATE: Final = "template-id"
@@ -43,6 +45,7 @@ def register_indexes(cache: Cache) -> None:
     sandboxes.add_index(BY_TEMPLATE, by_template)
     sandboxes.add_index(BY_CHILD, by_child)
     sandboxes.add_index(BY_POOL_STATE, by_pool_state)
+    sandboxes.add_index(BY_READY_CONTENT, by_ready_content)
     sandboxes.add_index(ORPHANS, by_orphaned_label)
     pods = cache.informer(PODS)
     pods.add_index(BY_OWNER, by_owner)
@@ -81,12 +84,25 @@ def by_child(view: SandboxView) -> Iterable[str]:
 
 def by_pool_state(view: SandboxView) -> Iterable[str]:
     """The pool, and whether the member could be taken now."""
+    pool = _pool_uid(view)
+    if pool is None:
+        return ()
+    return (f"ready/{pool}" if is_ready(view) else f"pending/{pool}",)
+
+
+def by_ready_content(view: SandboxView) -> Iterable[str]:
+    """The pool, and what a member that could be taken now consists of."""
+    pool = _pool_uid(view) if is_ready(view) else None
+    return (f"{pool}/{sandbox_hash(view.spec)}",) if pool is not None else ()
+
+
+def _pool_uid(view: SandboxView) -> str | None:
+    """The pool that a living Sandbox belongs to."""
     controller = view.metadata.controller
     if controller is None or view.metadata.deleting:
-        return ()
-    if (controller.group, controller.kind) != (EXTENSIONS_GROUP, SANDBOX_WARM_POOLS.kind):
-        return ()
-    return (f"ready/{controller.uid}" if is_ready(view) else f"pending/{controller.uid}",)
+        return None
+    is_pool = (controller.group, controller.kind) == (EXTENSIONS_GROUP, SANDBOX_WARM_POOLS.kind)
+    return controller.uid if is_pool else None
 
 
 def by_orphaned_label(view: SandboxView) -> Iterable[str]:

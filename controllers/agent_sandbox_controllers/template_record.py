@@ -5,6 +5,7 @@ that points to another template later never moves a running Sandbox under anothe
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from agent_sandbox_api.extensions.v1alpha1 import NetworkPolicyManagement, SandboxTemplate
 from agent_sandbox_api.names import ANNOTATION_TEMPLATE_REF, LABEL_TEMPLATE_REF_HASH, name_hash
@@ -52,7 +53,12 @@ class TemplateRecord:
             unmanaged=meta.annotations.get(ANNOTATION_POLICY_MANAGEMENT) == NetworkPolicyManagement.UNMANAGED,
         )
 
-    @property
+    @classmethod
+    def is_on(cls, meta: MetaView) -> bool:
+        """Whether an object carries a record at all."""
+        return bool(meta.annotations.get(ANNOTATION_TEMPLATE_REF))
+
+    @cached_property
     def id(self) -> str:
         """The template's identity as a label value."""
         return template_id(self.namespace, self.name)

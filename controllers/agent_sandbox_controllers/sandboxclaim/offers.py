@@ -1,5 +1,9 @@
 """Which pool members a claim may take: an in-memory question, answered from indexes."""
 
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Final
+
 from agent_sandbox_api.agents.v1alpha1 import SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxTemplate,
@@ -7,22 +11,24 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
     UpdateStrategyType,
 )
-from agent_sandbox_controllers.blueprint import template_hash
-from agent_sandbox_controllers.indexes import BY_POOL_STATE, BY_TEMPLATE_REF
+from agent_sandbox_controllers.blueprint import sandbox_hash, template_hash
+from agent_sandbox_controllers.indexes import BY_POOL_STATE, BY_READY_CONTENT, BY_TEMPLATE_REF
 from agent_sandbox_controllers.sandboxclaim.line import Line
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate
-from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, is_of_template
+from agent_sandbox_controllers.sandboxwarmpool.members import is_of_template
 from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.world import World
+
+ENOUGH: Final = 64
+"""Members that one claim looks at: more than claims that are served at a time, so that races leave it some."""
 
 
 class Offers:
     """What the pools have."""
 
-    def __init__(self, world: World, line: Line, hashes: HashMemo) -> None:
+    def __init__(self, world: World, line: Line) -> None:
         self._world = world
         self._line = line
-        self._hashes = hashes
 
     def pools_for(self, template: SandboxTemplate, named: SandboxWarmPoolView | None) -> list[SandboxWarmPoolView]:
         """The named pool, or every pool of the template that is not going away."""
@@ -33,18 +39,35 @@ class Offers:
         return [pool for pool in pools if not pool.metadata.deleting]
 
     def ready(self, pools: list[SandboxWarmPoolView], template: SandboxTemplate) -> tuple[Candidate, ...]:
-        """Members that could be taken now."""
+        """Members that could be taken now, those that are made as the template is now before any other.
+
+        Of a large pool only ``ENOUGH`` are looked at, those that have been Ready the longest: what a claim costs must
+        not grow with the pool.
+        """
         wanted = template_hash(template) if pools else ""
+        record = TemplateRecord.of(template)
         found: list[Candidate] = []
         for pool in pools:
-            only_fresh = takes_only_fresh(pool.model())
-            for member in self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{pool.metadata.uid}"):
-                if self._line.is_reserved(member.metadata.uid):
-                    continue
-                candidate = self._candidate(member, template, wanted)
-                if candidate is not None and (candidate.fresh or not only_fresh):
-                    found.append(candidate)
+            fresh = self._world.sandboxes.by_index(BY_READY_CONTENT, f"{pool.metadata.uid}/{wanted}")
+            found += self._takeable(fresh, record, fresh=True)
+        for pool in pools:
+            if len(found) < ENOUGH and not takes_only_fresh(pool.model()):
+                every = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{pool.metadata.uid}")
+                stale = (member for member in every if sandbox_hash(member.spec) != wanted)
+                found += self._takeable(stale, record, fresh=False)
         return tuple(found)
+
+    def _takeable(self, members: Iterable[SandboxView], record: TemplateRecord, *, fresh: bool) -> Iterator[Candidate]:
+        """Those made from the template that no other claim is trying.
+
+        Freshness is judged by content, never by a label that whoever made the Sandbox may have written.
+        """
+        takeable = (
+            Candidate(member, fresh=fresh)
+            for member in members
+            if is_of_template(member, record) and not self._line.is_reserved(member.metadata.uid)
+        )
+        return itertools.islice(takeable, ENOUGH)
 
     def pending(self, pools: list[SandboxWarmPoolView], template: SandboxTemplate) -> int:
         """Members on their way to Ready, or being looked at by another claim."""
@@ -57,15 +80,6 @@ class Offers:
             there = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{uid}")
             count += sum(self._line.is_reserved(member.metadata.uid) for member in there)
         return count
-
-    def _candidate(self, member: SandboxView, template: SandboxTemplate, wanted: str) -> Candidate | None:
-        """A member as a candidate; None if it was made from another template.
-
-        Freshness is judged by content, never by a label that whoever made the Sandbox may have written.
-        """
-        if not is_of_template(member, TemplateRecord.of(template)):
-            return None
-        return Candidate(member, fresh=self._hashes(member) == wanted)
 
 
 def takes_only_fresh(pool: SandboxWarmPool) -> bool:

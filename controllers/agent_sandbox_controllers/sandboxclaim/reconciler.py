@@ -60,7 +60,7 @@ from agent_sandbox_controllers.sandboxclaim.status import (
     refused_status,
     vanished_status,
 )
-from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, is_of_template, is_ready
+from agent_sandbox_controllers.sandboxwarmpool.members import is_of_template, is_ready
 from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
@@ -87,10 +87,10 @@ class ClaimReconciler:
         crash after it loses nothing. A claim that once had a Sandbox never silently gets another.
     """
 
-    def __init__(self, world: World, line: Line, hashes: HashMemo) -> None:
+    def __init__(self, world: World, line: Line) -> None:
         self._world = world
         self._line = line
-        self._offers = Offers(world, line, hashes)
+        self._offers = Offers(world, line)
         self._adoptions = Adoptions(world, line)
         self._statuses = StatusWriter(world.client, SANDBOX_CLAIMS, CLAIM_DELAYS, self._warn)
         self._latency = Latency(world)

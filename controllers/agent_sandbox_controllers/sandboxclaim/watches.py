@@ -18,17 +18,17 @@ from agent_sandbox_controllers.indexes import BY_POOL_REF, BY_TEMPLATE_REF
 from agent_sandbox_controllers.sandboxclaim.adoption import is_pool_member
 from agent_sandbox_controllers.sandboxclaim.line import Line
 from agent_sandbox_controllers.sandboxclaim.reconciler import ClaimReconciler, pool_place, template_place
-from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, is_ready
+from agent_sandbox_controllers.sandboxwarmpool.members import is_ready
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID
 from agent_sandbox_controllers.world import World
 
 
-def claim_controller(world: World, hashes: HashMemo) -> Controller:
+def claim_controller(world: World) -> Controller:
     """The controller with all its watches."""
     line = Line()
     watches = Watches(world, line)
     return (
-        Controller("sandboxclaim", ClaimReconciler(world, line, hashes), workers=world.options.claim_workers)
+        Controller("sandboxclaim", ClaimReconciler(world, line), workers=world.options.claim_workers)
         .watches_for(SANDBOX_CLAIMS)
         .owns(SANDBOXES, owner=SANDBOX_CLAIMS, predicate=matters_to_claim)
         .watches(SANDBOXES, watches.of_pool_member)

@@ -1,6 +1,5 @@
 """The members of a pool, seen as the pool sees them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,7 +16,7 @@ from agent_sandbox_api.names import (
     name_hash,
 )
 from agent_sandbox_api.views import MetaView, find_condition, is_condition_true
-from agent_sandbox_controllers.blueprint import sandbox_hash, secured_pod_spec, template_hash, volumes_json
+from agent_sandbox_controllers.blueprint import secured_pod_spec, template_hash, volumes_json
 from agent_sandbox_controllers.ownership import controller_reference
 from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.vocabulary import CREATED_BY_CONTROLLER, LABEL_TEMPLATE_ID, LAUNCH_WARM, Reason
@@ -102,35 +101,9 @@ def is_ready(view: SandboxView) -> bool:
     )
 
 
-class HashMemo:
-    """Blueprint hashes of Sandboxes, computed once per generation of each."""
-
-    def __init__(self, hash_of: Callable[[SandboxView], str] = lambda view: sandbox_hash(view.spec)) -> None:
-        """
-        Args:
-            hash_of: computes one.
-        """
-        self._hash_of = hash_of
-        self._known: dict[str, tuple[int, str]] = {}
-
-    def __call__(self, view: SandboxView) -> str:
-        known = self._known.get(view.metadata.uid)
-        if known is None or known[0] != view.metadata.generation:
-            known = (view.metadata.generation, self._hash_of(view))
-            self._known[view.metadata.uid] = known
-        return known[1]
-
-    def forget(self, uid: str) -> None:
-        """The Sandbox is gone."""
-        self._known.pop(uid, None)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-
 def is_of_template(view: SandboxView, record: TemplateRecord) -> bool:
     """Whether a Sandbox was made from this template, whatever the template said then."""
-    return view.metadata.labels.get(LABEL_TEMPLATE_ID) == record.id and TemplateRecord.read(view.metadata) is not None
+    return view.metadata.labels.get(LABEL_TEMPLATE_ID) == record.id and TemplateRecord.is_on(view.metadata)
 
 
 def new_member(pool: MetaView, template: SandboxTemplate, name: str) -> JsonObject:

@@ -17,7 +17,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
 from agent_sandbox_api.names import CONDITION_PROGRESSING, name_hash
 from agent_sandbox_controllers.actions import Change as ChangeAction
 from agent_sandbox_controllers.actions import Create, Remove, perform
-from agent_sandbox_controllers.blueprint import template_hash
+from agent_sandbox_controllers.blueprint import sandbox_hash, template_hash
 from agent_sandbox_controllers.conditions import status_of
 from agent_sandbox_controllers.holding import WriteHold
 from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS
@@ -26,7 +26,7 @@ from agent_sandbox_controllers.object_names import member_name
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
 from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandboxwarmpool.batches import in_batches
-from agent_sandbox_controllers.sandboxwarmpool.members import HashMemo, Member, is_of_template, new_member
+from agent_sandbox_controllers.sandboxwarmpool.members import Member, is_of_template, new_member
 from agent_sandbox_controllers.sandboxwarmpool.pacing import Pacing
 from agent_sandbox_controllers.sandboxwarmpool.plan import PoolObserved, PoolPlan, plan_pool
 from agent_sandbox_controllers.sandboxwarmpool.status import NOT_PROGRESSING, PROGRESSING, is_urgent, pool_status
@@ -53,9 +53,8 @@ class PoolReconciler:
         becomes one member whatever happened. Members are removed only in the version that was looked at.
     """
 
-    def __init__(self, world: World, hashes: HashMemo) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._hashes = hashes
         self._pacing = Pacing(world.options.pool_replenish_delay, world.options.pool_refill_rate)
         self._falling = WriteHold((world.options.pool_status_delay,))
         self._rising = WriteHold((RISING_DELAY,))
@@ -123,7 +122,7 @@ class PoolReconciler:
     def _member(self, view: SandboxView, wanted: str, record: TemplateRecord | None) -> Member:
         if record is None:
             return Member(view)
-        return Member(view, stale=self._hashes(view) != wanted, retargeted=not is_of_template(view, record))
+        return Member(view, stale=sandbox_hash(view.spec) != wanted, retargeted=not is_of_template(view, record))
 
     # Writing
 
@@ -172,7 +171,6 @@ class PoolReconciler:
         if change.old is None or change.new is not None:
             return
         meta = change.old.metadata
-        self._hashes.forget(meta.uid)
         if meta.uid in self._removing:
             self._removing.discard(meta.uid)
         elif meta.controller is not None and meta.controller.kind == SANDBOX_WARM_POOLS.kind:
@@ -315,7 +313,7 @@ class PoolReconciler:
         )
 
 
-def pool_controller(world: World, hashes: HashMemo) -> Controller:
+def pool_controller(world: World) -> Controller:
     """The controller with all its watches."""
 
     def of_template(change: Change[SandboxTemplateView]) -> Iterable[Request]:
@@ -323,7 +321,7 @@ def pool_controller(world: World, hashes: HashMemo) -> Controller:
         pools = world.pools.by_index(BY_TEMPLATE_REF, f"{meta.namespace}/{meta.name}")
         return [Request(pool.metadata.namespace, pool.metadata.name) for pool in pools]
 
-    reconciler = PoolReconciler(world, hashes)
+    reconciler = PoolReconciler(world)
 
     def note(change: Change[SandboxView]) -> Iterable[Request]:
         reconciler.member_changed(change)
