@@ -8,6 +8,7 @@ from agent_sandbox_api.agents.v1alpha1 import SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_WARM_POOLS
 from agent_sandbox_api.names import ANNOTATION_TEMPLATE_REF, EXTENSIONS_GROUP
 from agent_sandbox_api.views import raw_object
+from agent_sandbox_controllers.parsed import template_model
 from agent_sandbox_controllers.sandbox.observed import Gate, OwnerKind
 from agent_sandbox_controllers.sandboxtemplate import is_managed, is_ours, policy_spec, same_policy
 from agent_sandbox_controllers.template_record import TemplateRecord
@@ -55,7 +56,7 @@ def gate_of(world: World, sandbox: SandboxView, owner: OwnerKind) -> Gate:
         )
     namespace = sandbox.metadata.namespace
     template_view = world.templates.get(record.namespace, record.name)
-    template = template_view.model() if template_view is not None else None
+    template = template_model(template_view) if template_view is not None else None
     if (template is None and record.unmanaged) or (template is not None and not is_managed(template)):
         return Gate()
     name = record.policy_name_in(namespace)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from agent_sandbox_api.agents.v1alpha1 import Sandbox, SandboxView
+from agent_sandbox_api.agents.v1alpha1 import SandboxSpec, SandboxView
 from agent_sandbox_api.core import PodView, PvcView, ServiceView
 from agent_sandbox_api.names import ANNOTATION_POD_NAME, name_hash
 from agent_sandbox_controllers.troubles import Trouble
@@ -43,7 +43,7 @@ class Observed:
 
     Attributes:
         view: the cached object, for its metadata and status.
-        sandbox: its model, for its spec.
+        spec: its spec, validated; shared among equal Sandboxes.
         now: the moment of this pass.
         owned_pods: Pods that it controls by UID; more than one is a fault.
         named_pod: the Pod that has the name ours should have, whoever owns it.
@@ -56,7 +56,7 @@ class Observed:
     """
 
     view: SandboxView
-    sandbox: Sandbox
+    spec: SandboxSpec
     now: datetime
     owned_pods: tuple[PodView, ...] = ()
     named_pod: PodView | None = None
@@ -106,17 +106,17 @@ class Observed:
     @property
     def suspended(self) -> bool:
         """Whether the user wants no Pod now."""
-        return self.sandbox.spec.replicas == 0
+        return self.spec.replicas == 0
 
     @property
     def wants_service(self) -> bool:
         """Unset means yes."""
-        return self.sandbox.spec.service is not False
+        return self.spec.service is not False
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until it expires, negative afterwards; None if it never does."""
-        end = self.sandbox.spec.shutdown_time
+        end = self.spec.shutdown_time
         return None if end is None else (end - self.now).total_seconds()
 
     @property

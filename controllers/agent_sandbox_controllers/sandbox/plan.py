@@ -45,6 +45,6 @@ def plan_expiry(observed: Observed) -> Plan:
         and ownership_of(service.metadata, observed.uid) is Ownership.OWNED
     ):
         actions.append(remove(SERVICES, service.metadata))
-    if observed.sandbox.spec.shutdown_policy == ShutdownPolicy.DELETE:
+    if observed.spec.shutdown_policy == ShutdownPolicy.DELETE:
         actions.append(remove(SANDBOXES, observed.view.metadata, locked=True))
     return Plan(tuple(actions))

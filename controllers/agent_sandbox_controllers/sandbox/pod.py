@@ -4,9 +4,10 @@ One Pod per Sandbox, owned by UID. Creating one is the last thing a pass does, a
 it.
 """
 
+from functools import lru_cache
 from typing import Final
 
-from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxSpec
 from agent_sandbox_api.core import PODS, PodView
 from agent_sandbox_api.meta import JsonObject
 from agent_sandbox_api.views import find_condition, is_condition_true
@@ -107,7 +108,7 @@ def loss_of(pod: PodView) -> str:
 
 def _loss_notice(observed: Observed, pod: PodView, loss: str) -> Notice:
     detail = f": {pod.status.message}" if pod.status.message else ""
-    kept = "with the same volumes; what" if observed.sandbox.spec.volume_claim_templates else "from the beginning: what"
+    kept = "with the same volumes; what" if observed.spec.volume_claim_templates else "from the beginning: what"
     return Notice(
         "Warning",
         "PodLost",
@@ -141,8 +142,7 @@ def _plan_stranger(observed: Observed, pod: PodView) -> Plan:
 
 def new_pod(observed: Observed) -> JsonObject:
     """The Pod to create."""
-    spec = with_volumes(observed.sandbox)
-    metadata = new_pod_metadata(wanted_metadata(observed), content_hash(spec))
+    metadata = new_pod_metadata(wanted_metadata(observed), pod_spec_hash(observed))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -152,11 +152,22 @@ def new_pod(observed: Observed) -> JsonObject:
             "ownerReferences": [controller_reference(SANDBOXES, observed.view.metadata)],
             **metadata,
         },
-        "spec": spec,
+        "spec": with_volumes(observed.spec, observed.name),
     }
 
 
 def is_outdated(observed: Observed, pod: PodView) -> bool:
     """Whether podTemplate.spec was changed after the Pod was created from it; adopted Pods cannot tell."""
     noted = pod.metadata.annotations.get(ANNOTATION_POD_SPEC_HASH)
-    return noted is not None and noted != content_hash(with_volumes(observed.sandbox))
+    return noted is not None and noted != pod_spec_hash(observed)
+
+
+def pod_spec_hash(observed: Observed) -> str:
+    """The hash of the Pod spec that is wanted now; Sandboxes of equal specs without volumes share the work."""
+    owner = observed.name if observed.spec.volume_claim_templates else ""
+    return _pod_spec_hash(bytes(observed.view.spec), owner)
+
+
+@lru_cache(maxsize=1024)
+def _pod_spec_hash(spec: bytes, owner: str) -> str:
+    return content_hash(with_volumes(SandboxSpec.model_validate_json(spec), owner))

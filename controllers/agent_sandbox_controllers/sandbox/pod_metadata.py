@@ -60,7 +60,7 @@ def normalised_creator(value: str) -> str:
 
 def wanted_metadata(observed: Observed) -> WantedMetadata:
     """The Pod's labels and annotations as they should be now."""
-    template = observed.sandbox.spec.pod_template.metadata
+    template = observed.spec.pod_template.metadata
     user_labels = of_user(template.labels if template else None)
     user_annotations = of_user(template.annotations if template else None)
     labels, absent_labels = _our_labels(observed)

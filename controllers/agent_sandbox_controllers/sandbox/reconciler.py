@@ -18,6 +18,7 @@ from agent_sandbox_controllers.errors import StaleCacheError
 from agent_sandbox_controllers.holding import MEMBER_DELAYS, SANDBOX_DELAYS
 from agent_sandbox_controllers.indexes import BY_OWNER
 from agent_sandbox_controllers.memory import Identities
+from agent_sandbox_controllers.parsed import sandbox_spec
 from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
 from agent_sandbox_controllers.sandbox.observed import Gate, Observed, OwnerKind, wanted_pod_name
@@ -119,14 +120,14 @@ class SandboxReconciler:
 
     def _observe(self, view: SandboxView) -> Observed:
         world, meta = self._world, view.metadata
-        sandbox = view.model()
+        spec = sandbox_spec(view)
         owned = world.pods.by_index(BY_OWNER, meta.uid)
-        names = volume_names(sandbox)
+        names = volume_names(spec, meta.name)
         found = {name: world.volumes.get(meta.namespace, name) for name in names}
         owner = owner_of(world, view)
         return Observed(
             view=view,
-            sandbox=sandbox,
+            spec=spec,
             now=world.clock.now(),
             owned_pods=tuple(sorted(owned, key=lambda pod: pod.metadata.name)),
             named_pod=world.pods.get(meta.namespace, wanted_pod_name(view))

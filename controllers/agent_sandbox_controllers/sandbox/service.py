@@ -131,7 +131,7 @@ def _controlled(port: JsonObject) -> tuple[Any, ...]:
 
 def ports(observed: Observed) -> list[JsonObject]:
     """The Service's ports: those of the containers and of native sidecars, once each, sorted, every one with a name."""
-    return service_ports(observed.sandbox.spec.pod_template.spec)
+    return service_ports(observed.spec.pod_template.spec)
 
 
 def service_ports(pod_spec: JsonObject) -> list[JsonObject]:

@@ -7,7 +7,7 @@ or expired and retained, collected with it. An existing claim is used as it is; 
 import copy
 from typing import Any
 
-from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, Sandbox
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxSpec
 from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PvcView
 from agent_sandbox_api.meta import JsonObject
 from agent_sandbox_api.names import LABEL_SANDBOX_NAME_HASH
@@ -33,16 +33,15 @@ def template_name(template: VolumeClaimTemplate) -> str:
     return template.metadata.name
 
 
-def volume_names(sandbox: Sandbox) -> list[str]:
-    """Names of all claims that a Sandbox wants."""
-    owner = sandbox.metadata.name or ""
-    return [volume_claim_name(template_name(each), owner) for each in sandbox.spec.volume_claim_templates or ()]
+def volume_names(spec: SandboxSpec, owner: str) -> list[str]:
+    """Names of all claims that the Sandbox of that name wants."""
+    return [volume_claim_name(template_name(each), owner) for each in spec.volume_claim_templates or ()]
 
 
 def plan_volumes(observed: Observed) -> Plan:
     """Make what is missing, adopt what is offered, refuse what is foreign, wait for what is going."""
     plan = Plan()
-    for template in observed.sandbox.spec.volume_claim_templates or ():
+    for template in observed.spec.volume_claim_templates or ():
         name = volume_claim_name(template_name(template), observed.name)
         plan += _plan_volume(observed, template, observed.volumes.get(name), name)
     return plan
@@ -88,13 +87,12 @@ def _volume_claim(observed: Observed, template: VolumeClaimTemplate, name: str) 
     }
 
 
-def with_volumes(sandbox: Sandbox) -> JsonObject:
-    """The Pod spec with the Sandbox's volumes; a volume template replaces a volume of its name."""
-    spec = copy.deepcopy(sandbox.spec.pod_template.spec)
-    templates = [template_name(each) for each in sandbox.spec.volume_claim_templates or ()]
+def with_volumes(sandbox: SandboxSpec, owner: str) -> JsonObject:
+    """The Pod spec with the volumes of the Sandbox of that name; a volume template replaces a volume of its name."""
+    spec = copy.deepcopy(sandbox.pod_template.spec)
+    templates = [template_name(each) for each in sandbox.volume_claim_templates or ()]
     if not templates:
         return spec
-    owner = sandbox.metadata.name or ""
     kept: list[Any] = [volume for volume in spec.get("volumes") or () if volume.get("name") not in templates]
     spec["volumes"] = kept + [
         {"name": name, "persistentVolumeClaim": {"claimName": volume_claim_name(name, owner)}} for name in templates

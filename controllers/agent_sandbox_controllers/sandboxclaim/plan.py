@@ -22,6 +22,7 @@ from agent_sandbox_api.names import (
 from agent_sandbox_controllers.actions import Change, Create, change
 from agent_sandbox_controllers.blueprint import secured_pod_spec, volumes_json
 from agent_sandbox_controllers.ownership import controller_reference, is_of_former
+from agent_sandbox_controllers.parsed import sandbox_spec
 from agent_sandbox_controllers.sandboxclaim.environment import with_environment
 from agent_sandbox_controllers.sandboxclaim.metadata import merged_metadata, metadata_trouble
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate, ClaimObserved
@@ -244,7 +245,7 @@ def pod_metadata_update(observed: ClaimObserved, sandbox: SandboxView, template:
     wanted = merged_metadata(template.spec.pod_template.metadata, observed.claim)
     if isinstance(wanted, Trouble):
         return {}
-    template_part = sandbox.model().spec.pod_template.metadata
+    template_part = sandbox_spec(sandbox).pod_template.metadata
     update: JsonObject = {}
     for part in ("labels", "annotations"):
         present: dict[str, str] = getattr(template_part, part, None) or {}

@@ -34,6 +34,7 @@ from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.metrics import UNKNOWN
 from agent_sandbox_controllers.object_names import template_id
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
+from agent_sandbox_controllers.parsed import template_model
 from agent_sandbox_controllers.sandbox.pod_metadata import normalised_creator
 from agent_sandbox_controllers.sandboxclaim.adoption import Adoptions, Unanswered
 from agent_sandbox_controllers.sandboxclaim.expiry import expiry_of, finished_condition, seconds_until
@@ -181,7 +182,7 @@ class ClaimReconciler:
             name = observed.claim.spec.sandbox_template_ref.name
             view = self._world.templates.get(observed.template_namespace, name)
         # One that is going has perhaps lost its policy already, and would not get it back.
-        return view.model() if view is not None and not view.metadata.deleting else None
+        return template_model(view) if view is not None and not view.metadata.deleting else None
 
     # Serving
 

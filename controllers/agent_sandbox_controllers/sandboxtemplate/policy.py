@@ -8,6 +8,7 @@ form of those.
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from agent_sandbox_api.extensions.v1alpha1 import SandboxTemplate
@@ -76,7 +77,11 @@ def policy_spec(template: SandboxTemplate, options: ControllerOptions) -> JsonOb
         "policyTypes": ["Ingress", "Egress"],
     }
     if rules is None:
-        return spec | {"ingress": [_from_router(options)], "egress": _default_egress(options)}
+        extra = tuple(options.extra_egress_excepts)
+        return spec | {
+            "ingress": [_from_router(options)],
+            "egress": _default_egress(extra),
+        }
     if rules.ingress:
         spec["ingress"] = list(rules.ingress)
     if rules.egress:
@@ -92,8 +97,10 @@ def _from_router(options: ControllerOptions) -> JsonObject:
     return {"from": [peer]}
 
 
-def _default_egress(options: ControllerOptions) -> list[JsonObject]:
-    extra = [ipaddress.ip_network(cidr) for cidr in options.extra_egress_excepts]
+@lru_cache(maxsize=8)
+def _default_egress(extra_excepts: tuple[str, ...]) -> list[JsonObject]:
+    """Shared: never change it. Each Sandbox's gate compares with it."""
+    extra = [ipaddress.ip_network(cidr) for cidr in extra_excepts]
     v4 = [*EXCEPTED_V4, *(str(network) for network in extra if network.version == 4)]
     v6 = [*EXCEPTED_V6, *_through_nat64(v4), *(str(network) for network in extra if network.version == 6)]
     internet = [

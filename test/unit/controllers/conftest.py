@@ -17,6 +17,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
 )
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_controllers.options import ControllerOptions
+from agent_sandbox_controllers.parsed import sandbox_spec
 from agent_sandbox_controllers.sandbox.observed import Observed
 from agent_sandbox_controllers.sandboxclaim.observed import ClaimObserved
 from agent_sandbox_controllers.sandboxwarmpool.members import Member, new_member
@@ -104,7 +105,7 @@ class Make:
         fields = {key: rest.pop(key) for key in list(rest) if key in Observed.__dataclass_fields__}
         spec = {**rest, **({"podTemplate": pod_template} if pod_template else {})}
         view = cls.sandbox(status=status, metadata=metadata, **spec)
-        return Observed(view=view, sandbox=view.model(), now=fields.pop("now", NOW), **fields)
+        return Observed(view=view, spec=sandbox_spec(view), now=fields.pop("now", NOW), **fields)
 
     @classmethod
     def template(cls, name: str = "python", **spec: Any) -> SandboxTemplate:

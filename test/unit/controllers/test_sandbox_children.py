@@ -1,5 +1,6 @@
 """Edge cases 70 to 96: Service, volumes and expiry of a Sandbox."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS, SERVICES
 from agent_sandbox_controllers.actions import Change, Create, Remove
+from agent_sandbox_controllers.parsed import sandbox_spec
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_expiry
 from agent_sandbox_controllers.sandbox.service import plan_service, service_ports
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status
@@ -135,21 +137,13 @@ def test_edge_080_to_083_an_unowned_service_is_adopted_if_it_offers_itself_and_f
 
 
 def test_edge_085_service_false_deletes_an_owned_service_and_ignores_others(make: Any) -> None:
-    observed = make.view(SANDBOXES, "alice", spec={})
-    assert observed.metadata.name == "alice"
-    unwanted = {"sandbox": make.sandbox(service=False).model()}
+    unwanted = sandbox_spec(make.sandbox(service=False))
 
-    own = plan_service(_with(make.observed(service=make.service()), **unwanted))
-    other = plan_service(_with(make.observed(service=make.service(owner=FOREIGN)), **unwanted))
+    own = plan_service(replace(make.observed(service=make.service()), spec=unwanted))
+    other = plan_service(replace(make.observed(service=make.service(owner=FOREIGN)), spec=unwanted))
 
     assert own.actions == (Remove(SERVICES, "default", "alice", "alice-uid"),)
     assert (other.actions, other.troubles) == ((), ())
-
-
-def _with(observed: Any, **fields: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(observed, **fields)
 
 
 def test_edge_086_a_missing_volume_is_made_with_label_and_owner(make: Any) -> None:

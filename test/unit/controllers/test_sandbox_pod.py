@@ -173,11 +173,11 @@ def test_edge_052_volume_templates_replace_volumes_of_their_name(make: Any) -> N
         pod_template={"spec": spec}, volumeClaimTemplates=[{"metadata": {"name": "data"}, "spec": {}}]
     )
 
-    assert with_volumes(observed.sandbox)["volumes"] == [
+    assert with_volumes(observed.spec, "alice")["volumes"] == [
         {"name": "tmp", "emptyDir": {}},
         {"name": "data", "persistentVolumeClaim": {"claimName": "data-alice"}},
     ]
-    assert "volumes" not in with_volumes(make.observed().sandbox)
+    assert "volumes" not in with_volumes(make.observed().spec, "alice")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""Models of cached objects, parsed once for equal content: a pool's members share one spec, everybody one template.
+
+A model given out here is shared. Never change one.
+"""
+
+from functools import lru_cache
+
+import msgspec
+
+from agent_sandbox_api.agents.v1alpha1 import SandboxSpec, SandboxView
+from agent_sandbox_api.extensions.v1alpha1 import SandboxTemplate, SandboxTemplateView
+
+
+def sandbox_spec(view: SandboxView) -> SandboxSpec:
+    """The validated spec of a Sandbox."""
+    return _sandbox_spec(bytes(view.spec))
+
+
+def template_model(view: SandboxTemplateView) -> SandboxTemplate:
+    """The validated model of a template."""
+    return _template(msgspec.json.encode(view))
+
+
+@lru_cache(maxsize=512)
+def _sandbox_spec(data: bytes) -> SandboxSpec:
+    return SandboxSpec.model_validate_json(data)
+
+
+@lru_cache(maxsize=128)
+def _template(data: bytes) -> SandboxTemplate:
+    return SandboxTemplate.from_json(data)
