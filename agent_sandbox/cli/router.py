@@ -1,11 +1,13 @@
 """`agent-sandbox router`: the front door to the sandboxes of a cluster."""
 
+import dataclasses
 import functools
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import anyio
 import click
@@ -22,6 +24,33 @@ from agent_sandbox.runtime import Cache
 from agent_sandbox_api.names import ROUTER_AUDIENCE
 
 log = structlog.get_logger(__name__)
+
+_OPTIONS = {field.name: field for field in dataclasses.fields(RouterOptions)}
+_LIMITS: Final = (
+    ("connect_timeout", float, "Seconds to reach a Pod, all attempts together."),
+    ("response_timeout", float, "Seconds from the end of a request until the sandbox begins to answer."),
+    ("idle_timeout", float, "Seconds without a byte in a body."),
+    ("upgraded_idle_timeout", float, "Seconds without a byte in a WebSocket."),
+    ("total_timeout", float, "Seconds for a whole exchange without X-Sandbox-Timeout. Default: no bound."),
+    ("max_timeout", float, "Upper bound of X-Sandbox-Timeout, in seconds."),
+    ("head_timeout", float, "Seconds that a client may take to send a request's head."),
+    ("keepalive_timeout", float, "Seconds that a client's connection may rest."),
+    ("wait_ready", float, "Seconds to hold a request for a sandbox that is not Ready."),
+    ("wait_awake", float, "Seconds to hold a request that wakes a suspended sandbox."),
+    ("max_body_bytes", int, "Largest request body. Default: no bound."),
+    ("max_concurrent", int, "Requests of one sandbox at once."),
+    ("max_rate", float, "Requests per second of one sandbox in the long run. Default: no bound."),
+    ("burst", int, "Requests that may come at once after a rest, with --max-rate."),
+)
+
+
+def _limit_options(function: Any) -> Any:
+    for name, kind, text in reversed(_LIMITS):
+        default = _OPTIONS[name].default
+        flag = f"--{name.replace('_', '-')}"
+        function = click.option(flag, type=kind, default=default, show_default=default is not None, help=text)(function)
+    return function
+
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -60,6 +89,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--tls-client-ca", type=click.Path(dir_okay=False, path_type=Path), help="Ask clients for a certificate of these."
 )
+@click.option(
+    "--proto",
+    type=click.Choice(["http", "https"]),
+    default="http",
+    show_default=True,
+    help="What X-Forwarded-Proto says: https where a load balancer before the router ends TLS.",
+)
 @click.option("--control-host", default="127.0.0.1", show_default=True, help="Address of /healthz, /readyz, /metrics.")
 @click.option("--control-port", type=int, help="Port of /healthz, /readyz, /metrics. Default: not served.")
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line per request.")
@@ -79,6 +115,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--worker-sockets", hidden=True, help="What a worker inherits: set by the process that starts it.")
 @click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
+@_limit_options
 @click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
 @log_level_option
 @log_format_option
@@ -95,6 +132,7 @@ def router(
     tls_certificate: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    proto: str,
     control_host: str,
     control_port: int | None,
     access_log: bool,
@@ -106,6 +144,7 @@ def router(
     watch_namespaces: str,
     log_level: str,
     log_format: LogFormat,
+    **limits: Any,
 ) -> None:
     """Carry requests to the sandbox that X-Sandbox-ID names, and to nothing else.
 
@@ -130,12 +169,14 @@ def router(
             tls_certificate=tls_certificate,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
+            proto=proto,
             control_host=control_host,
             control_port=control_port if worker_sockets is None else None,
             access_log=access_log,
             drain_delay=drain_delay,
             drain_timeout=drain_timeout,
             unsafe_allow_all=unsafe_allow_all,
+            **limits,
         )
         if workers > 1:
             run_until_signalled(functools.partial(_supervise, workers, options, sys.argv[1:]), service="sandbox-router")

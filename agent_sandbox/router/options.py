@@ -110,6 +110,20 @@ class RouterOptions:
             raise RouterConfigError("a TLS certificate needs its key, and a key its certificate: give both or none")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise RouterConfigError("authorities for clients' certificates need a certificate of the router's own")
+        for name in (
+            "connect_timeout",
+            "response_timeout",
+            "idle_timeout",
+            "head_timeout",
+            "keepalive_timeout",
+            "burst",
+        ):
+            if getattr(self, name) <= 0:
+                raise RouterConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
+        for name in ("total_timeout", "max_body_bytes", "max_concurrent", "max_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise RouterConfigError(f"{name} must be more than 0, not {value}; leave it out for no bound")
         self._check_authz()
 
     def _check_authz(self) -> None:

@@ -39,6 +39,12 @@ async def greet(visit: Any) -> None:
     await visit.answer()
 
 
+async def greet_again(visit: Any) -> None:
+    while True:
+        await visit.head()
+        await visit.answer()
+
+
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "keys"
@@ -118,3 +124,48 @@ async def test_address_of_a_pod_that_went_is_not_dialled_for_its_earlier_owner(r
 
         assert status_of(answer) == 503
         assert a.visits == 1
+
+
+async def test_address_given_to_another_tenants_pod_between_two_requests_is_not_dialled_for_the_first(
+    run_router: Any,
+) -> None:
+    """Kept connections belong to a Pod, not to an address: the second request of `a` must not arrive at `b`."""
+    async with run_router() as place:
+        a = await place.sandbox(greet_again, "a")
+        assert status_of(await place.ask(request("a", None, a.port))) == 200
+        place.forget_pod("a")
+        place.learn_of_pod("b")  # the same address, and behind it the same server
+
+        first = await place.ask(request("a", None, a.port))
+        assert (status_of(first), a.visits) == (503, 1)
+        second = await place.ask(request("b", None, a.port))
+        assert (status_of(second), a.visits) == (200, 2), "b's Pod gets a connection of its own"
+
+
+@pytest.mark.parametrize("header", ["X-Sandbox-Pod-IP: 203.0.113.9", "X-Sandbox-UID: b-uid", "X-Forwarded-Host: b"])
+async def test_addresses_and_identities_from_the_caller_change_nothing(run_router: Any, header: str) -> None:
+    async with run_router() as place:
+        a = await place.sandbox(greet, "a")
+        b = await place.sandbox(greet, "b")
+        asked = request("a", None, a.port).replace(b"Host: f\r\n", b"Host: f\r\n" + header.encode() + b"\r\n")
+
+        assert status_of(await place.ask(asked)) == 200
+        assert (a.visits, b.visits) == (1, 0)
+
+
+NOT_NAMES = ["127.0.0.1:80/x?", "a/../b", "a b", "a%2Fb", "A", "-a", "a..b", "a\tb", "é", "٣", "a" * 300]
+
+
+@pytest.mark.parametrize("name", ["X-Sandbox-ID", "X-Sandbox-Namespace", "X-Sandbox-Port", "X-Sandbox-Timeout"])
+@pytest.mark.parametrize("value", [*NOT_NAMES, "1e3", "0x50", "99999"])
+async def test_no_routing_header_leads_anywhere_but_to_a_sandbox(run_router: Any, name: str, value: str) -> None:
+    async with run_router() as place:
+        a = await place.sandbox(greet, "a")
+        headers = {"X-Sandbox-ID": "a", "X-Sandbox-Port": str(a.port), name: value}
+        lines = "".join(f"{key}: {text}\r\n" for key, text in headers.items())
+        answer = await place.ask(f"GET / HTTP/1.1\r\nHost: f\r\nConnection: close\r\n{lines}\r\n".encode())
+        harmless = (name, value) == ("X-Sandbox-Timeout", "99999")
+        unknown = value not in NOT_NAMES and name in ("X-Sandbox-ID", "X-Sandbox-Namespace")
+
+        assert status_of(answer) == (200 if harmless else 404 if unknown else 400)
+        assert a.visits == int(harmless)

@@ -136,6 +136,7 @@ def test_defect_14_nothing_listens_beyond_loopback_unless_told() -> None:
         (("router", "--host", "0.0.0.0", "--unsafe-allow-all"), "loopback"),
         (("router", "--authz-mode", "allow-all"), "--unsafe-allow-all"),
         (("router", "--authz-mode", "scoped-token"), "key file"),
+        (("router", "--max-rate", "0"), "max_rate must be more than 0"),
         (("apply", "-f", "/no/such/file"), "no such file"),
         (("local", "kubeconfig", "--state-dir", "/no/such/stack"), "agent-sandbox local up"),
         (("create",), "--template or --pool"),
