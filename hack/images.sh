@@ -9,6 +9,7 @@
 #   REGISTRY, VERSION  how the images are called: $REGISTRY/agent-sandbox-controller:$VERSION (default: localhost, the commit)
 #   BASE               the base image (default: that of the Containerfiles); a release names it by digest
 #   SOURCE_DATE_EPOCH  the time of everything in the images (default: the commit's), so that a build can be repeated
+#   FRESH              not empty: take nothing from earlier builds
 #   ENGINE_ARGS        further arguments of every build, for example --root /var/tmp/storage
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,8 +52,8 @@ fi
 [ -z "$base" ] || arguments+=(--build-arg "BASE=$base")
 
 case $engine in
-  buildah) build=(buildah bud --format oci --timestamp "$epoch") ;;
-  podman) build=(podman build --format oci --timestamp "$epoch") ;;
+  buildah) build=(buildah bud --layers --format oci --timestamp "$epoch") ;;
+  podman) build=(podman build --layers --format oci --timestamp "$epoch") ;;
   docker) build=(docker buildx build --load --provenance=false) ;;
   *) die "ENGINE=$engine is none of buildah, podman, docker" ;;
 esac
@@ -67,6 +68,8 @@ build() { # name, folder, further arguments
   echo "$name"
 }
 
-build agent-sandbox-controller agent-sandbox --target controller
-build sandbox-router agent-sandbox --target router
-build python-runtime-sandbox python-runtime
+fresh=()
+[ -z "${FRESH:-}" ] || fresh=(--no-cache)
+build agent-sandbox-controller agent-sandbox --target controller "${fresh[@]}"
+build sandbox-router agent-sandbox --target router # the same layers, just built
+build python-runtime-sandbox python-runtime "${fresh[@]}"

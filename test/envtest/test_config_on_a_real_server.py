@@ -2,6 +2,8 @@
 than meant."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +131,29 @@ def test_whoever_may_view_a_namespace_sees_our_kinds(cluster: Kubernetes, client
 
     assert may("list", "sandboxwarmpools.extensions.agents.x-k8s.io")
     assert not may("delete", "sandboxwarmpools.extensions.agents.x-k8s.io")
+
+
+NEEDS_A_KUBELET = re.compile(r"\b(logs|exec|top)\b|\bNAME\b")
+
+
+def documented_commands() -> list[str]:
+    """The kubectl commands of the runbooks and of what is said about metrics and traces; pipes are cut off."""
+    documents = [
+        *sorted((CONFIG.parent / "docs" / "runbooks").glob("*.md")),
+        CONFIG.parent / "docs" / "observability.md",
+    ]
+    blocks = [
+        block
+        for each in documents
+        for block in re.findall(r"^```sh\n(.*?)^```", each.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = {line.partition(" | ")[0] for line in lines if line.startswith("kubectl ")}
+    return sorted(line for line in commands if not NEEDS_A_KUBELET.search(line))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_a_command_of_the_runbooks_works_as_written(cluster: Kubernetes, line: str) -> None:
+    done = cluster.kubectl(*shlex.split(line)[1:], check=False)
+    no_leader_yet = "get lease" in line and "NotFound" in done.stderr
+    assert done.returncode == 0 or no_leader_yet, done.stderr

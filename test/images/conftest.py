@@ -58,7 +58,9 @@ class Store:
 
     def build(self, version: str) -> list[str]:
         """Build all three images without a network; gives their names."""
-        return run(["hack/images.sh", "--offline", BASE], {**self.environment, "VERSION": version}).split()
+        return run(
+            ["hack/images.sh", "--offline", BASE], {**self.environment, "VERSION": version, "FRESH": "yes"}
+        ).split()
 
     def digest(self, name: str) -> str:
         """The digest of an image's manifest."""
