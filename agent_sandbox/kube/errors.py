@@ -191,7 +191,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
 def error_for(http_status: int, body: bytes, headers: Mapping[str, str], request: str) -> ApiError:
     """The error that an answer means.
 
-    The class follows the HTTP status; ``AlreadyExists`` and an expired continuation are told apart by the reason. A
+    The class follows the HTTP status; ``AlreadyExists`` and an expired continuation are told apart by the reason, and a
+    patch of an object that another has taken the name of is a ``ConflictError``, whatever its status. A
     body that is no Status (a proxy's page) is not repeated in the message: it may hold secrets.
     """
     try:
@@ -201,10 +202,20 @@ def error_for(http_status: int, body: bytes, headers: Mapping[str, str], request
     return error_for_status(status, http_status=http_status, retry_after=parse_retry_after(headers), request=request)
 
 
+def _means_another_object(status: Status) -> bool:
+    """A patch that carries the UID it means is answered 422 where the name belongs to another object by now: the UID
+    "is immutable". An update is answered 409 in the same case, and that is what it is.
+    """
+    causes = status.details.causes if status.details is not None else ()
+    return any(cause.field == "metadata.uid" for cause in causes)
+
+
 def error_for_status(status: Status, *, http_status: int, retry_after: float | None, request: str) -> ApiError:
     """The error that a Status means; a watch delivers one inside its stream."""
     if status.reason == "AlreadyExists":
         kind: type[ApiError] = AlreadyExistsError
+    elif _means_another_object(status):
+        kind = ConflictError
     elif status.reason == "Expired":
         kind = GoneError
     else:

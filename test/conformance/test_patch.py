@@ -48,6 +48,15 @@ async def test_a_merge_patch_with_another_uid_is_refused(api: Api) -> None:
     assert "metadata.uid" in answer.json["message"]
 
 
+async def test_a_merge_patch_of_a_built_in_kind_with_another_uid_is_refused_alike(api: Api) -> None:
+    """Not a conflict, as an update would be: 422 with a cause that names the field."""
+    await api.create(api.config_maps, config_map("a"))
+    answer = await api.merge(f"{api.config_maps}/a", {"metadata": {"uid": "other"}, "data": {"x": "1"}})
+
+    assert answer.status == 422
+    assert "metadata.uid" in [cause["field"] for cause in answer.json["details"]["causes"]]
+
+
 async def test_a_patch_of_a_missing_object_is_not_found(api: Api) -> None:
     """404."""
     assert (await api.merge(f"{api.widgets}/a", {"spec": {"size": 2}})).status == 404

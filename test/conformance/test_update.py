@@ -79,6 +79,15 @@ async def test_another_uid_conflicts(api: Api) -> None:
     assert "UID in precondition" in answer.json["message"]
 
 
+async def test_another_uid_of_a_custom_resource_conflicts_too(api: Api) -> None:
+    """The precondition comes before validation."""
+    created = await api.create(api.widgets, widget("a"))
+    created["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000"
+    answer = await api.put(f"{api.widgets}/a", created)
+
+    assert answer.status == 409
+
+
 async def test_server_owned_metadata_stays(api: Api) -> None:
     """creationTimestamp and deletionTimestamp are not the client's."""
     created = await api.create(api.config_maps, config_map("a"))

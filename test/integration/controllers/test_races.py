@@ -187,5 +187,26 @@ async def test_nothing_is_started_from_a_template_that_is_going(make: Any) -> No
         await house.edit(SANDBOX_TEMPLATES, "python", {"metadata": {"finalizers": None}})
 
 
+@pytest.mark.embedded
+async def test_a_patch_meant_for_a_pod_that_is_gone_does_not_become_a_refusal(make: Any) -> None:
+    """Another Pod has its name by now; the server says of the UID in the patch that it is immutable (422)."""
+    async with make.house() as house:
+        await house.make(make.sandbox(service=False))
+        await house.ready(SANDBOXES, "alice")
+        house.wire.inject(Fault.silent_stream(), path="/pods", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        await house.delete(PODS, "alice")
+        another = {"name": "alice", "namespace": "default"}
+        containers = {"containers": [{"name": "main", "image": "x"}]}
+        await house.make({"apiVersion": "v1", "kind": "Pod", "metadata": another, "spec": containers})
+        await house.edit(SANDBOXES, "alice", {"spec": {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}})
+
+        told = await house.reason(SANDBOXES, "alice", "ReconcilerError", within=5)
+
+        assert 'cannot adopt unowned pod "alice"' in told.message
+        assert "a" not in (await house.get(PODS, "alice")).metadata.labels
+
+
 async def _gone(house: Any, resource: Any, name: str) -> bool:
     return await house.get(resource, name) is None

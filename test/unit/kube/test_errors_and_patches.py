@@ -86,3 +86,12 @@ def test_patches_are_written_with_their_media_type() -> None:
     assert JsonPatch.content_type == "application/json-patch+json"
     assert ApplyPatch({"kind": "X"}).encode() == b'{"kind":"X"}'
     assert ApplyPatch.content_type == "application/apply-patch+yaml"
+
+
+def test_a_patch_of_an_object_whose_name_another_has_taken_is_a_conflict() -> None:
+    """What a kube-apiserver answers to a patch with the UID of the object that was meant."""
+    causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid", "message": "field is immutable"}]
+    error = error_for(422, status(422, "Invalid", causes=causes), {}, "PATCH /api/v1/namespaces/default/pods/a")
+
+    assert isinstance(error, ConflictError)
+    assert error.status == 422

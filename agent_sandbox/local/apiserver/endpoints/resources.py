@@ -17,6 +17,7 @@ from agent_sandbox.local.apiserver.endpoints.scale import scale_of, with_scale
 from agent_sandbox.local.apiserver.endpoints.watches import Watches
 from agent_sandbox.local.apiserver.errors import (
     BadRequestError,
+    ConflictError,
     MethodNotAllowedError,
     NotFoundError,
     StatusError,
@@ -150,7 +151,12 @@ class ResourceEndpoints:
 
     async def _update(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         value = read_object(request)
-        return await self._change(resource, path, request, lambda _old: value)
+
+        def replace(old: JsonObject) -> JsonObject:
+            _check_same_object(resource, value, old)
+            return value
+
+        return await self._change(resource, path, request, replace)
 
     async def _patch(self, resource: ResourceType, path: ResourcePath, request: ApiRequest) -> ApiResponse:
         if request.content_type == _APPLY_PATCH:
@@ -227,6 +233,18 @@ class ResourceEndpoints:
                 # Somebody else was faster: gone is what was asked for.
                 continue
         return answer
+
+
+def _check_same_object(resource: ResourceType, value: JsonObject, old: JsonObject) -> None:
+    """A UID in an update is a precondition; in a patch it is a change, which is refused.
+
+    Raises:
+        ConflictError: the object of that name is another one.
+    """
+    wanted, present = (value.get("metadata") or {}).get("uid"), old["metadata"].get("uid")
+    if wanted and wanted != present:
+        detail = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {present}"
+        raise ConflictError(resource, old["metadata"]["name"], detail)
 
 
 def _with_warnings(response: ApiResponse, warnings: list[str]) -> ApiResponse:

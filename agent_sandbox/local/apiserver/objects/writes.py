@@ -165,14 +165,9 @@ def prepare_update(
     check_resource_version(resource, value, old)
     old_metadata = old["metadata"]
     wanted_uid = value["metadata"].get("uid")
-    if resource.custom and wanted_uid and wanted_uid != old_metadata.get("uid"):
+    if wanted_uid and wanted_uid != old_metadata.get("uid"):
         cause = Cause.invalid("metadata.uid", wanted_uid, "field is immutable")
         raise InvalidError(resource, old_metadata["name"], [cause])
-    if wanted_uid and wanted_uid != old_metadata.get("uid"):
-        detail = (
-            f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {old_metadata.get('uid')}"
-        )
-        raise ConflictError(resource, old_metadata["name"], detail)
     keep_server_metadata(value["metadata"], old_metadata)
     if options.subresource == "status":
         _keep_all_but_status(resource, value, old)
