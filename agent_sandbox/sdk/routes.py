@@ -7,9 +7,10 @@ why the mode never changes what the methods do.
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -27,7 +28,7 @@ from agent_sandbox.sdk.options import (
     ConnectionOptions,
     Mode,
 )
-from agent_sandbox.sdk.wire import Route, Target
+from agent_sandbox.sdk.wire import Route, Target, close_websockets
 from agent_sandbox_api.names import (
     HEADER_SANDBOX_AUTHORIZATION,
     HEADER_SANDBOX_ID,
@@ -53,6 +54,7 @@ class RouterRoute:
     credentials: Credentials | None = None
     domain: str | None = None
     tunnelled: bool = False
+    sockets: WeakSet[aiohttp.ClientWebSocketResponse] = field(default_factory=WeakSet, compare=False)
 
     def base_url(self, target: Target, port: int) -> str:
         """The router's URL."""
@@ -101,6 +103,7 @@ class PodRoute:
 
     session: aiohttp.ClientSession
     constant_headers: Mapping[str, str]
+    sockets: WeakSet[aiohttp.ClientWebSocketResponse] = field(default_factory=WeakSet, compare=False)
 
     def base_url(self, target: Target, port: int) -> str:
         """The Pod's URL.
@@ -177,7 +180,9 @@ async def open_route(
             given = options.session
             session = given if given is not None else await stack.enter_async_context(make_session(options))
             if mode == "pod":
-                yield PodRoute(session, dict(options.headers)), None
+                direct = PodRoute(session, dict(options.headers))
+                stack.push_async_callback(close_websockets, direct.sockets)
+                yield direct, None
                 return
             url = await _router_url(mode, options, cluster, kube)
         record = cluster.record if isinstance(cluster, LocalStack) and mode == "local" else None
@@ -185,12 +190,11 @@ async def open_route(
         domain = options.router_domain
         if domain is None and record is not None:
             domain = f"{LOCAL_DOMAIN}:{URL(url).port}"
-        yield (
-            RouterRoute(
-                session, check_url(url), dict(options.headers), credentials, domain=domain, tunnelled=mode == "tunnel"
-            ),
-            url,
+        route = RouterRoute(
+            session, check_url(url), dict(options.headers), credentials, domain=domain, tunnelled=mode == "tunnel"
         )
+        stack.push_async_callback(close_websockets, route.sockets)
+        yield route, url
 
 
 async def _router_url(mode: Mode, options: ConnectionOptions, cluster: ClusterChoice, kube: KubeClient) -> str:

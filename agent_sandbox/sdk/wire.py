@@ -9,11 +9,12 @@ to send its client elsewhere.
 import io
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import aiohttp
 import anyio
@@ -79,6 +80,10 @@ class Route(Protocol):
     def session(self) -> aiohttp.ClientSession:
         """The session to send with."""
 
+    @property
+    def sockets(self) -> "WeakSet[aiohttp.ClientWebSocketResponse]":
+        """WebSockets that were opened; those that are still open when the way is closed are closed with it."""
+
     def base_url(self, target: Target, port: int) -> str:
         """What a path of the sandbox is appended to, without a trailing slash."""
 
@@ -135,6 +140,14 @@ async def close_websocket(socket: aiohttp.ClientWebSocketResponse) -> None:
     """Close a WebSocket, even while the caller is being cancelled; the farewell is waited for two seconds at most."""
     with anyio.CancelScope(shield=True):
         await socket.close()
+
+
+async def close_websockets(sockets: Iterable[aiohttp.ClientWebSocketResponse]) -> None:
+    """Close WebSockets that nobody has closed, all at once."""
+    async with anyio.create_task_group() as tasks:
+        for socket in list(sockets):
+            if not socket.closed:
+                tasks.start_soon(close_websocket, socket)
 
 
 class Wire:
@@ -317,7 +330,7 @@ class Wire:
         target = self._target()
         try:
             with anyio.fail_after(CONNECT_SECONDS + 10):  # the router itself waits ten seconds for a Pod
-                return await self._route.session.ws_connect(
+                socket = await self._route.session.ws_connect(
                     self._url(target, path, query),
                     headers={**self._route.headers(target, self.port), **tracing.current()},
                     max_msg_size=max_message_bytes,
@@ -327,6 +340,8 @@ class Wire:
         except aiohttp.WSServerHandshakeError as error:
             raised = error_for(error.status, error.headers or {}, b"", f"WebSocket /{path}")
             raise raised from error
+        self._route.sockets.add(socket)
+        return socket
 
     async def _send(
         self,
@@ -452,4 +467,4 @@ class Wire:
         )
 
 
-__all__ = ["Answer", "Route", "Target", "Wire", "close_websocket", "encode_path", "payload"]
+__all__ = ["Answer", "Route", "Target", "Wire", "close_websocket", "close_websockets", "encode_path", "payload"]

@@ -105,7 +105,7 @@ async def test_streams_over_a_cable_that_breaks_are_whole_and_no_command_runs_tw
 @pytest.mark.slow
 async def test_files_go_whole_over_a_cable_that_breaks(cluster: PretendCluster, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(random.Random(1).randbytes(24 * MIB))
+    source.write_bytes(random.Random(1).randbytes(12 * MIB))
     async with (
         bad_cable(cluster.api_url, 1) as cable,
         AsyncSandboxClient("python", kube=cluster.kube, api_url=cable.url) as sandbox,
