@@ -16,6 +16,7 @@ _SANDBOX_VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "sync": ("agent_sandbox.cli.sandboxes.sync:sync", "Make a directory here and one in a sandbox equal."),
     "logs": ("agent_sandbox.cli.sandboxes.logs:logs", "Print the log of a sandbox."),
     "port": ("agent_sandbox.cli.sandboxes.port:port", "Make ports of a sandbox ports of this machine."),
+    "url": ("agent_sandbox.cli.sandboxes.url:url", "Print a link to a port of a sandbox, for a browser or for curl."),
     "suspend": ("agent_sandbox.cli.sandboxes.lifecycle:suspend", "Stop sandboxes and keep their volumes."),
     "resume": ("agent_sandbox.cli.sandboxes.lifecycle:resume", "Start suspended sandboxes again."),
     "rm": ("agent_sandbox.cli.sandboxes.lifecycle:rm", "Remove sandboxes with everything in them."),

@@ -98,6 +98,25 @@ class AsyncPorts:
         token = await credentials.sign(self._claim, port=port, seconds=seconds)
         return f"{front}{path}{'&' if '?' in path else '?'}{QUERY_SANDBOX_TOKEN}={token}"
 
+    async def signed_headers(self, port: int, *, seconds: float = 3600) -> Mapping[str, str]:
+        """Headers with which any program reaches a port of this sandbox at ``url(port)``, and nothing else.
+
+        Unlike those of ``headers`` they can be handed on: they open one port, and hold no credential of this client.
+
+        Args:
+            port: the port in the sandbox.
+            seconds: how long they are good.
+
+        Raises:
+            SandboxConfigError: no router is on the way.
+            SandboxError: as for ``signed_url``.
+        """
+        route, credentials = self._connection.route, self._connection.credentials
+        if not isinstance(route, RouterRoute) or credentials is None:
+            raise SandboxConfigError("this client goes straight to Pods: signed headers need a router")
+        token = await credentials.sign(self._claim, port=port, seconds=seconds)
+        return route.headers_with(self._target(), port, f"Bearer {token}")
+
     async def list(self) -> tuple[int, ...]:
         """The ports on which a program listens in the sandbox.
 

@@ -62,16 +62,17 @@ class RouterRoute:
 
     def headers(self, target: Target, port: int) -> Mapping[str, str]:
         """The sandbox, its namespace and the port, beside the constant ones."""
+        authorization = self.credentials.authorization(target) if self.credentials is not None else None
+        return {**self.constant_headers, **self.headers_with(target, port, authorization)}
+
+    def headers_with(self, target: Target, port: int, authorization: str | None) -> Mapping[str, str]:
+        """What names the sandbox and brings that credential."""
         headers = {
-            **self.constant_headers,
             HEADER_SANDBOX_ID: target.sandbox_name,
             HEADER_SANDBOX_NAMESPACE: target.namespace,
             HEADER_SANDBOX_PORT: str(port),
         }
-        authorization = self.credentials.authorization(target) if self.credentials is not None else None
-        if authorization is not None:
-            headers[HEADER_SANDBOX_AUTHORIZATION] = authorization
-        return headers
+        return headers if authorization is None else {**headers, HEADER_SANDBOX_AUTHORIZATION: authorization}
 
     def browser_front(self, target: Target, port: int, *, prefixed: bool) -> str:
         """What a browser's address of a port of the sandbox begins with.

@@ -44,6 +44,21 @@ class Ports(Facade[AsyncPorts]):
         """
         return self._run(lambda job: self._inner.signed_url(port, path, seconds=seconds, prefixed=prefixed))
 
+    def signed_headers(self, port: int, *, seconds: float = 3600) -> Mapping[str, str]:
+        """Headers with which any program reaches a port of this sandbox at ``url(port)``, and nothing else.
+
+        Unlike those of ``headers`` they can be handed on: they open one port, and hold no credential of this client.
+
+        Args:
+            port: the port in the sandbox.
+            seconds: how long they are good.
+
+        Raises:
+            SandboxConfigError: no router is on the way.
+            SandboxError: as for ``signed_url``.
+        """
+        return self._run(lambda job: self._inner.signed_headers(port, seconds=seconds))
+
     def list(self) -> tuple[int, ...]:
         """The ports on which a program listens in the sandbox.
 

@@ -121,6 +121,23 @@ async def test_a_signed_url_opens_one_port_for_a_browser_and_for_a_while(cluster
             await sandbox.ports.signed_url(port, "v1")
 
 
+async def test_signed_headers_open_one_port_and_can_be_handed_on(cluster: PretendCluster) -> None:
+    async with (
+        router_of(cluster) as url,
+        AsyncSandboxes(options=options_of(cluster, url, headers={"Authorization": "mine"})) as sandboxes,
+    ):
+        sandbox = await sandboxes.create("python")
+        port = port_of(cluster.api_url)
+        headers = await sandbox.ports.signed_headers(port, seconds=60)
+
+        async with aiohttp.request("GET", f"{sandbox.ports.url(port)}/v1/health", headers=headers) as answer:
+            assert answer.status == 200
+        elsewhere = {**headers, "X-Sandbox-Port": str(port + 1)}
+        async with aiohttp.request("GET", f"{sandbox.ports.url(port)}/", headers=elsewhere) as answer:
+            assert answer.status == 403
+        assert "Authorization" not in headers
+
+
 async def test_a_signed_url_has_a_host_where_the_router_has_a_domain(cluster: PretendCluster) -> None:
     options = options_of(cluster, "https://router.example:8443", router_domain="box.example:8443")
     async with AsyncSandboxes(options=options) as sandboxes:
