@@ -62,6 +62,7 @@ table inet pods {{
     iifname "lo" accept
     ct direction reply ct state established,related accept
     ip daddr {GATEWAY} th dport 53 ip saddr . meta l4proto @resolvers accept
+    goto refuse
   }}
   chain translate {{
     type nat hook postrouting priority 100; policy accept;
