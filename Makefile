@@ -80,8 +80,7 @@ kube-assets: ## Build (once) the real Kubernetes that test-envtest runs against;
 
 .PHONY: test-envtest
 test-envtest: setup ## Run the tests that need a real kube-apiserver, against one started for them.
-	assets="$$(hack/kube/build.sh)" && export KUBEBUILDER_ASSETS="$$assets" && $(BIN)/pytest test/envtest $(PYTEST_ARGS) && \
-	  $(BIN)/python -m agent_sandbox.testing.run_with_kubernetes $(BIN)/pytest test/conformance $(PYTEST_ARGS)
+	@hack/test-envtest.sh $(PYTEST_ARGS)
 
 ##@ Deploy: on the cluster of the current kubeconfig
 .PHONY: install

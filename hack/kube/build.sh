@@ -2,7 +2,7 @@
 # Finds or builds the real Kubernetes that `make test-envtest` runs against, and prints the folder it is in (stdout).
 # In this order: the folder that KUBEBUILDER_ASSETS names; what was built before; a build with Go; setup-envtest.
 # A build takes about 13 CPU minutes and 2 GiB of Go's cache, once per version; jobs: KUBE_BUILD_JOBS (default: all cores).
-# With --cached it builds and downloads nothing. Exit status 3: this machine has none of them.
+# With --possible it builds and prints nothing, but says why if this machine cannot have one. Exit status 3: it cannot.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -42,14 +42,16 @@ build() { # program
   say "$1 is ready after $((SECONDS - started)) s"
 }
 
-if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+if [ "${1:-}" = --possible ]; then
+  [ -n "${KUBEBUILDER_ASSETS:-}" ] || complete "$assets" || command -v go >/dev/null || command -v setup-envtest >/dev/null || {
+    say "skipped: the tests on a real Kubernetes; this machine has no Go to build one with (https://go.dev/dl), no setup-envtest and no KUBEBUILDER_ASSETS"
+    exit 3
+  }
+elif [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
   complete "$KUBEBUILDER_ASSETS" || { say "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS lacks etcd, kube-apiserver or kubectl: correct or unset it"; exit 1; }
   echo "$KUBEBUILDER_ASSETS"
 elif complete "$assets" && [ -x "$assets/kube-controller-manager" ]; then
   echo "$assets"
-elif [ "${1:-}" = --cached ]; then
-  say "skipped: no real Kubernetes is built here yet (make kube-assets builds it with Go, once, in about 13 CPU minutes)"
-  exit 3
 elif command -v go >/dev/null; then
   mkdir -p "$assets"
   for program in "${programs[@]}"; do [ -x "$assets/$program" ] || build "$program"; done

@@ -55,7 +55,7 @@ async def _install(wire: Wire) -> None:
 
 
 def _established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or []  # null until the first is written
     return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
 

@@ -1,7 +1,9 @@
 """What `make test-envtest` is made of, as far as it can be seen without a Kubernetes."""
 
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from click.testing import CliRunner
 from agent_sandbox.testing.certificates import CertificateAuthority
 from agent_sandbox.testing.envtest import EnvtestError, KubeAssets, kubernetes
 from agent_sandbox.testing.run_with_kubernetes import main
+
+BUILD = Path(__file__).resolve().parents[3] / "hack" / "kube" / "build.sh"
 
 
 def test_missing_assets_are_named_together_with_the_remedy(tmp_path: Path) -> None:
@@ -30,6 +34,23 @@ def test_a_command_is_not_run_when_there_is_no_kubernetes_for_it(monkeypatch: py
     done = CliRunner().invoke(main, ["touch", "/nowhere/at/all"])
     assert done.exit_code == 1
     assert "KUBEBUILDER_ASSETS is not set" in done.output
+
+
+def test_a_machine_without_go_is_told_why_nothing_runs_on_a_real_server(tmp_path: Path) -> None:
+    """What .ci/run asks first, on a machine that has neither Go nor a Kubernetes."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "awk", "dirname"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [programs / "bash", BUILD, "--possible"],
+        env={"PATH": str(programs), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "skipped: the tests on a real Kubernetes; this machine has no Go" in done.stderr
 
 
 def test_a_program_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
