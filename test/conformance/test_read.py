@@ -262,3 +262,17 @@ async def test_a_cluster_kind_has_no_namespace(api: Api) -> None:
 
     assert "namespace" not in created["metadata"]
     assert (await api.get("/apis/conformance.agents.dev/v1/namespaces/default/gauges")).status == 404
+
+
+async def test_a_version_from_the_future_is_a_timeout_that_says_when_to_come_back(api: Api) -> None:
+    """504 with Retry-After, once the server has waited for it."""
+    future = str(int((await api.get(api.widgets)).json["metadata"]["resourceVersion"]) + 1_000_000)
+    answer = await api.get(api.widgets, resourceVersion=future, resourceVersionMatch="NotOlderThan")
+
+    status = answer.json
+    assert (answer.status, status["reason"], answer.headers["Retry-After"]) == (504, "Timeout", "1")
+    assert status["details"]["retryAfterSeconds"] == 1
+    assert status["details"]["causes"] == [
+        {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    ]
+    assert status["message"].startswith(f"Timeout: Too large resource version: {future}, current: ")
