@@ -2,8 +2,9 @@
 
     python -m agent_sandbox.testing.run_with_kubernetes pytest test/conformance
 
-The command finds the server in ``KUBECONFIG`` and, the same, in ``KUBE_CONFORMANCE_KUBECONFIG``; the programs come
-from ``KUBEBUILDER_ASSETS``. Logs are in a temporary folder, which stays if the command fails.
+The command finds the server in ``KUBECONFIG`` and, the same, in ``KUBE_CONFORMANCE_KUBECONFIG``; our four kinds are
+defined there. The programs come from ``KUBEBUILDER_ASSETS``. Logs are in a temporary folder, which stays if the command
+fails.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import click
 
 from agent_sandbox.testing.envtest import EnvtestError, KubeAssets, kubernetes
+from agent_sandbox_api.crds import load_crds
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -44,6 +46,7 @@ def run(folder: Path, assets: KubeAssets, controller_manager: bool | None, comma
     """Start the server in ``folder``, run the command, and stop the server; gives the command's exit status."""
     managed = assets.kube_controller_manager is not None if controller_manager is None else controller_manager
     with kubernetes(folder, assets=assets, controller_manager=managed) as server:
+        server.define(load_crds())
         config = str(server.kubeconfig)
         environment = {**os.environ, "KUBECONFIG": config, "KUBE_CONFORMANCE_KUBECONFIG": config}
         return subprocess.run(command, check=False, env=environment).returncode  # noqa: S603
