@@ -22,29 +22,33 @@ class _Made:
 
 
 class Recreation:
-    """When the next object may be made for an owner, in memory."""
+    """When the next object may be made for an owner, in memory: per owner, and per child where it has several."""
 
     def __init__(self) -> None:
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, dict[str, _Made]] = {}
 
-    def is_first(self, uid: str) -> bool:
-        """Whether nothing was made for this owner yet."""
-        return uid not in self._made
+    def is_first(self, owner: str, child: str = "") -> bool:
+        """Whether this was not made for this owner yet."""
+        return child not in self._made.get(owner, {})
 
-    def wait_for(self, uid: str, now: float) -> float:
+    def wait_for(self, owner: str, now: float, child: str = "") -> float:
         """Seconds until the next one may be made; 0 if it may be now."""
-        made = self._made.get(uid)
+        made = self._made.get(owner, {}).get(child)
         if made is None or now - made.last >= FORGIVEN_AFTER:
             return 0.0
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(made.count - 1, 10))
         return max(0.0, made.last + delay - now)
 
-    def made(self, uid: str, now: float) -> None:
+    def made(self, owner: str, now: float, child: str = "") -> None:
         """One is being made."""
-        made = self._made.setdefault(uid, _Made(0, now))
+        made = self._made.setdefault(owner, {}).setdefault(child, _Made(0, now))
         made.count = 1 if now - made.last >= FORGIVEN_AFTER else made.count + 1
         made.last = now
 
-    def forget(self, uid: str) -> None:
-        """The owner is gone, or what went had a good reason."""
-        self._made.pop(uid, None)
+    def forget(self, owner: str) -> None:
+        """The owner is gone."""
+        self._made.pop(owner, None)
+
+    def excuse(self, owner: str, child: str) -> None:
+        """What went had a good reason."""
+        self._made.get(owner, {}).pop(child, None)

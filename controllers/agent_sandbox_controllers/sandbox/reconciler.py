@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -12,6 +12,7 @@ from agent_sandbox.runtime import Request, Result
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.names import CONDITION_READY
+from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
 from agent_sandbox_controllers.errors import StaleCacheError
@@ -186,24 +187,32 @@ class SandboxReconciler:
         return self._world.creating_pod(observed.namespace, observed.view.metadata.labels.get(LABEL_TEMPLATE_ID, ""))
 
     async def _admit(self, observed: Observed, actions: tuple[Action, ...]) -> Admitted | None:
-        """Hold back what the server has just refused, and a Pod that would follow too soon upon another; None if nobody
-        is left to make a Pod for.
+        """Hold back what the server has just refused, and a child that would follow too soon upon the last of its name,
+        with all that comes after it; None if nobody is left to make one for: the garbage collector takes at once what
+        is made for a Sandbox that is gone, and its going would be the reason to make it again.
         """
         now = self._world.clock.monotonic()
         if observed.suspended:
-            self._recreation.forget(observed.uid)
+            self._recreation.excuse(observed.uid, _child(PODS, observed.name))
         refusal = self._refusals.current(observed, actions, now)
         if refusal is not None:
             return Admitted(before(actions, refusal), (refusal.trouble,), refusal.until - now)
-        if not _makes_pod(actions) or self._recreation.is_first(observed.uid):
+        again = [each for each in actions if self._is_made_again(observed, each)]
+        for each in again:
+            wait = self._recreation.wait_for(observed.uid, now, _child(each.resource, each.name))
+            if wait > 0:
+                return Admitted(actions[: actions.index(each)], wait=wait)
+        if not again:
             return Admitted(actions)
-        wait = self._recreation.wait_for(observed.uid, now)
-        if wait > 0:
-            return Admitted(tuple(each for each in actions if not _makes_pod((each,))), wait=wait)
         live = await self._world.look(SANDBOXES, observed.namespace, observed.name)
         if live is None or live.metadata.uid != observed.uid or live.metadata.deleting:
             return None
         return Admitted(actions)
+
+    def _is_made_again(self, observed: Observed, action: Action) -> bool:
+        return isinstance(action, Create) and not self._recreation.is_first(
+            observed.uid, _child(action.resource, action.name)
+        )
 
     async def _is_handed_a_pod(self, observed: Observed, actions: tuple[Action, ...]) -> bool:
         """Whether the annotation names a Pod that the cache has not seen yet; else a new one would take its place."""
@@ -217,8 +226,9 @@ class SandboxReconciler:
         for action in admitted.actions:
             try:
                 await perform(self._world.client, action)
-                if _makes_pod((action,)):
-                    self._recreation.made(observed.uid, self._world.clock.monotonic())
+                if isinstance(action, Create):
+                    child = _child(action.resource, action.name)
+                    self._recreation.made(observed.uid, self._world.clock.monotonic(), child)
             except (ConflictError, NotFoundError) as error:
                 if not await self._catch_up(action, error):
                     raise
@@ -294,6 +304,10 @@ def _ready_reason(observed: Observed) -> str:
 
 def _makes_pod(actions: Sequence[Action]) -> bool:
     return any(isinstance(action, Create) and action.resource is PODS for action in actions)
+
+
+def _child(resource: Resource[Any], name: str) -> str:
+    return f"{resource.kind}/{name}"
 
 
 def _describe(action: Action) -> str:

@@ -208,5 +208,26 @@ async def test_a_patch_meant_for_a_pod_that_is_gone_does_not_become_a_refusal(ma
         assert "a" not in (await house.get(PODS, "alice")).metadata.labels
 
 
+@pytest.mark.embedded
+async def test_children_of_a_sandbox_that_is_gone_are_not_made_again_and_again(make: Any) -> None:
+    """The watch of Sandboxes lags; the garbage collector takes each new volume at once, and that is heard at once."""
+    async with make.house() as house:
+        await house.make(make.sandbox(volumeClaimTemplates=[*make.volumes]))
+        await house.ready(SANDBOXES, "alice")
+        await house.settle(60)
+        house.wire.inject(Fault.slow_stream(20), path="/sandboxes", times=None)
+        house.wire.drop_watches()
+        await house.settle(5)
+        house.wire.seen.clear()
+
+        await house.delete(SANDBOXES, "alice")
+        await house.settle(60)
+
+        made = [write for write in house.writes() if write.startswith("POST")]
+        assert len(made) <= 3, made
+        for resource in (PODS, PERSISTENT_VOLUME_CLAIMS):
+            assert await house.all(resource) == []
+
+
 async def _gone(house: Any, resource: Any, name: str) -> bool:
     return await house.get(resource, name) is None
