@@ -65,8 +65,8 @@ def is_foreign(head: RequestHead) -> bool:
     if site:
         followed = (
             head.method == b"GET"
-            and head.all(b"sec-fetch-mode") == [b"navigate"]
-            and head.all(b"sec-fetch-dest") == [b"document"]
+            and list(head.all(b"sec-fetch-mode")) == [b"navigate"]
+            and list(head.all(b"sec-fetch-dest")) == [b"document"]
         )
         if site not in (b"same-origin", b"none") and not followed:
             return True

@@ -5,9 +5,10 @@ space around header names, repeated or contradicting lengths. Targets and header
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 from typing import Final
 
 from agent_sandbox.router.errors import BadRequestError, NotImplementedHttpError
@@ -45,16 +46,24 @@ HOP_BY_HOP: Final = frozenset(
 """Headers that speak about one connection and never go through a proxy (RFC 9110, 7.6.1)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Head:
     """What request and response heads share: the headers in their order and spelling."""
 
     minor: int
     headers: Headers
 
-    def all(self, name: bytes) -> list[bytes]:
+    @cached_property
+    def _by_name(self) -> dict[bytes, list[bytes]]:
+        # A request is asked for some twenty names on its way.
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            found.setdefault(name.lower(), []).append(value)
+        return found
+
+    def all(self, name: bytes) -> Sequence[bytes]:
         """The values of every header of that (lower-case) name."""
-        return [value for key, value in self.headers if key.lower() == name]
+        return self._by_name.get(name, ())
 
     def one(self, name: bytes) -> bytes | None:
         """The value of a header that may occur once; None if it is absent.
@@ -67,7 +76,7 @@ class Head:
             raise BadRequestError(f"The header {name.decode()} must not be repeated.")
         return values[0] if values else None
 
-    @property
+    @cached_property
     def connection(self) -> frozenset[bytes]:
         """The lower-case tokens of all Connection headers."""
         return _tokens(self.all(b"connection"))
@@ -79,7 +88,7 @@ class Head:
         return b"close" not in options and (self.minor == 1 or b"keep-alive" in options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestHead(Head):
     """A request's first part."""
 
@@ -95,7 +104,7 @@ class RequestHead(Head):
         return wanted if wanted and wanted.lower() != b"h2c" else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResponseHead(Head):
     """A response's first part."""
 
@@ -365,5 +374,5 @@ def _content_length(head: Head) -> int | None:
     return int(value)
 
 
-def _tokens(values: list[bytes]) -> frozenset[bytes]:
+def _tokens(values: Sequence[bytes]) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for value in values for token in value.split(b",") if token.strip())

@@ -1,5 +1,7 @@
 """Credentials on a real API server: RBAC decides, under the very role that the router has."""
 
+import re
+import shlex
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -30,7 +32,7 @@ def applied(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> No
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
     cluster.kubectl("apply", "-f", str(CONFIG / "tokenreview" / "rbac.yaml"))
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    for account in ("agent", "stranger"):
+    for account in ("agent", "stranger", "my-account"):
         cluster.kubectl("create", "serviceaccount", account)
     cluster.kubectl(
         "create", "rolebinding", "agent", "--clusterrole=agent-sandbox-client", "--serviceaccount=default:agent"
@@ -74,6 +76,19 @@ async def routed(cluster: Kubernetes, folder: Path, *modes: str) -> AsyncIterato
     await admin.aclose()
 
 
+def documented(beginning: str, claim: str) -> list[list[str]]:
+    """The kubectl commands that docs/router.md shows, for a claim that has another name."""
+    text = (CONFIG.parent / "docs" / "router.md").read_text()
+    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if beginning in block]
+    lines = [
+        line.replace("resource-name=my-claim", f"resource-name={claim}")
+        for line in block.splitlines()
+        if line.startswith("kubectl ")
+    ]
+    assert len(lines) == 2
+    return [shlex.split(line)[1:] for line in lines]
+
+
 async def until_served(url: str) -> None:
     with anyio.fail_after(90):
         while True:
@@ -113,6 +128,12 @@ async def test_rbac_decides_who_reaches_a_claim_and_the_sdk_gets_its_token_by_it
             strangers = token_of("stranger", "--audience=agent-sandbox-router")
             assert await status_with(url, sandbox.claim_name, port, strangers) == 403
             assert await status_with(url, "nobody", port, strangers) == 403
+            for line in documented("create role", sandbox.claim_name):
+                cluster.kubectl(*line)
+            guests = token_of("my-account", "--audience=agent-sandbox-router")
+            assert await status_with(url, sandbox.claim_name, port, guests) == 200
+            async with sandboxes.use("any") as other:
+                assert await status_with(url, other.claim_name, port, guests) == 403
             for_the_api_server = token_of("agent")
             assert await status_with(url, sandbox.claim_name, port, for_the_api_server) == 401
 
