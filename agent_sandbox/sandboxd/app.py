@@ -161,7 +161,7 @@ async def serve_until_signalled(options: SandboxdOptions) -> None:
     async with anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             port = await tasks.start(serve, options)
-            logger.info("sandboxd serves %s on %s:%s", options.root, options.host, port)
+            logger.info("sandboxd on %s:%s serves %s", options.host, port, options.root)
             async for number in signals:
                 logger.info("sandboxd stops: %s", signal.Signals(number).name)
                 break

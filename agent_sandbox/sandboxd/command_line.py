@@ -1,7 +1,6 @@
 """The daemon's command line: flags into options, then serve."""
 
 import argparse
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -60,10 +59,11 @@ def _run(options: SandboxdOptions) -> None:
     import anyio
 
     from agent_sandbox.sandboxd.app import serve_until_signalled
+    from agent_sandbox.sandboxd.logs import configure_logging
     from agent_sandbox.tracing import export_spans
 
     _unignore_signals()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    configure_logging()
     with export_spans("sandboxd"):
         anyio.run(serve_until_signalled, options)
 

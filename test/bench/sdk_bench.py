@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -65,7 +66,7 @@ def server(ours: bool) -> Iterator[Server]:
             command = [sys.executable, "-m", "agent_sandbox.sandboxd", "--port", "0", "--root", directory]
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             assert process.stderr is not None
-            port = next(line for line in process.stderr if " serves " in line).rpartition(":")[2]
+            port = re.findall(r"127\.0\.0\.1:(\d+)", next(line for line in process.stderr if " serves " in line))[0]
         else:
             command = [sys.executable, str(Path(__file__).with_name("legacy_server.py")), directory]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -56,3 +56,23 @@ def test_neither_a_named_secret_nor_the_variables_of_a_traceback_are_shown(forma
 
     assert "abcdef" not in text
     assert "(hidden)" in text
+
+
+def test_the_daemon_writes_the_same_keys_without_structlog() -> None:
+    program = """
+import logging
+from agent_sandbox.sandboxd.logs import configure_logging
+configure_logging()
+token = "abc" + "def"
+try:
+    raise ValueError("no")
+except ValueError:
+    logging.getLogger("d").exception("it failed")
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    line = json.loads(done.stderr)
+
+    assert (line["event"], line["level"]) == ("it failed", "error")
+    assert line["timestamp"].endswith("Z")
+    assert "ValueError: no" in line["exception"]
+    assert "abcdef" not in done.stderr
