@@ -53,10 +53,13 @@ class Reviewer:
             NotReadyError: the API server cannot be asked.
         """
         key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        async with self._slots:
-            if (known := self._users.get(key)) is None:
-                known = (await self._who(token),)
-                self._users.put(key, known[0])
+        known = self._users.get(key)
+        if known is None:
+            async with self._slots:
+                known = self._users.get(key)  # another request may have asked while we waited
+                if known is None:
+                    known = (await self._who(token),)
+                    self._users.put(key, known[0])
         if known[0] is None:
             raise UnauthenticatedError(f"Invalid token: it must be one for the audience {self._audiences[0]}.")
         return known[0]
@@ -70,18 +73,21 @@ class Reviewer:
         """
         group, resource = (EXTENSIONS_GROUP, "sandboxclaims") if claimed else (AGENTS_GROUP, "sandboxes")
         key = hashlib.sha256(msgspec.json.encode([user, namespace, name, claimed])).digest()
-        async with self._slots:
-            if (known := self._rights.get(key)) is None:
-                attributes = {
-                    "group": group,
-                    "resource": resource,
-                    "subresource": "connect",
-                    "verb": "create",
-                    "namespace": namespace,
-                    "name": name,
-                }
-                known = (await self._may(user, attributes),)
-                self._rights.put(key, known[0])
+        known = self._rights.get(key)
+        if known is None:
+            attributes = {
+                "group": group,
+                "resource": resource,
+                "subresource": "connect",
+                "verb": "create",
+                "namespace": namespace,
+                "name": name,
+            }
+            async with self._slots:
+                known = self._rights.get(key)
+                if known is None:
+                    known = (await self._may(user, attributes),)
+                    self._rights.put(key, known[0])
         if not known[0]:
             raise ForbiddenError(
                 f"{user.get('username', '')} may not reach {resource} {namespace}/{name}: "

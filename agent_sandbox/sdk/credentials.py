@@ -192,14 +192,14 @@ def load_key_blocking(file: Path | str | None) -> AccessKey:
         SandboxConfigError: the file that was named cannot be used.
     """
     named = file or os.environ.get(ACCESS_KEY_FILE_VARIABLE)
-    path = Path(named).expanduser() if named else _usual_file()
     try:
+        path = Path(named).expanduser() if named else _usual_file()
         with suppress(FileNotFoundError):
             return AccessKey.from_text(path.read_text(encoding="ascii"))
         return _make_key_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an account without a home
         if named:
-            raise SandboxConfigError(f"the access key {path} cannot be used: {error}") from error
+            raise SandboxConfigError(f"the access key {named} cannot be used: {error}") from error
         _log.info("this client's key is kept in memory only: %s", error)
         return AccessKey.generate()
 

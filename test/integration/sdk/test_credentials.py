@@ -232,10 +232,21 @@ def test_a_damaged_key_that_was_named_is_an_error_that_names_it(tmp_path: Path, 
         load_key_blocking(file)
 
 
-def test_where_no_file_can_be_kept_the_key_lives_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("home", ["file", None])
+def test_where_no_file_can_be_kept_the_key_lives_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    """A read-only file system, and an account without a home."""
     monkeypatch.delenv("AGENT_SANDBOX_ACCESS_KEY_FILE")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+
+    def homeless(_: Path) -> Path:
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return tmp_path / home
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
 
     assert isinstance(load_key_blocking(None), AccessKey)
 
