@@ -21,10 +21,13 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.capacity import read_capacity
 from agent_sandbox.local.node.cgroups import find_cgroups
 from agent_sandbox.local.node.disks import find_disks
-from agent_sandbox.local.node.errors import IsolationError
+from agent_sandbox.local.node.egress import why_not
+from agent_sandbox.local.node.errors import IsolationError, RuntimeUnavailableError
+from agent_sandbox.local.node.gvisor_trial import INSTALL as INSTALL_GVISOR
+from agent_sandbox.local.node.gvisor_trial import find_program, try_gvisor
 from agent_sandbox.local.node.oci import find_engine
 from agent_sandbox.local.node.records import NodeDirectory
-from agent_sandbox.local.node.rootfs import build_root_files
+from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
 from agent_sandbox.local.node.trial import Machine, find_tools, try_isolation
 
 State = Literal["ok", "limited", "missing"]
@@ -76,8 +79,33 @@ async def _examine(directory: NodeDirectory, clock: Clock) -> list[Finding]:
         findings.append(Finding("isolation", "missing", what, cure))
     else:
         findings.append(_isolation(machine, clock.monotonic() - began))
+        findings += [await _gvisor(root, directory, machine, clock), await anyio.to_thread.run_sync(_way_out)]
     checks: list[Callable[[Path], Finding]] = [_users, _limits, _disks, _images]
     return findings + [await anyio.to_thread.run_sync(check, directory.root) for check in checks]
+
+
+async def _gvisor(root: RootFiles, directory: NodeDirectory, machine: Machine, clock: Clock) -> Finding:
+    pending = "Pods of runtimeClassName gvisor stay Pending"
+    if find_program() is None:
+        return Finding("gvisor", "limited", f"runsc is not installed: {pending}", INSTALL_GVISOR)
+    if os.geteuid() != 0:
+        return Finding(
+            "gvisor", "limited", f"gVisor needs uids of its own for Pods: {pending}", "run the stack as root"
+        )
+    try:
+        runsc = await try_gvisor(root, directory, machine.nft, clock)
+    except RuntimeUnavailableError as error:
+        return Finding("gvisor", "limited", f"{error}", "another version of runsc")
+    detail = f"a kernel of its own for each Pod of runtimeClassName gvisor: {runsc.program}, platform {runsc.platform}"
+    return Finding("gvisor", "ok", detail)
+
+
+def _way_out() -> Finding:
+    problem = why_not()
+    if not problem:
+        return Finding("egress", "ok", "Pods reach outside the stack what their NetworkPolicies allow")
+    what, _, cure = problem.partition("; ")
+    return Finding("egress", "limited", f"Pods reach nothing outside the stack: {what}", cure)
 
 
 def _describe_machine(state_dir: Path) -> Finding:

@@ -157,7 +157,8 @@ class GvisorRuntime:
         self._logs = logs
         self._root = root
         self._directory = directory
-        self._runsc = runsc
+        self.runsc = runsc
+        """The program that runs them."""
         self._tasks = tasks
         self._kernels: dict[str, _Kernel] = {}
         self._starting = anyio.Lock()
@@ -205,7 +206,7 @@ class GvisorRuntime:
             await self._network.spawn(
                 key,
                 launch.pod,
-                self._runsc.command(self._state, *words),
+                self.runsc.command(self._state, *words),
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 fds=fds,
                 uid=None,
@@ -365,7 +366,7 @@ class GvisorRuntime:
             await self._network.spawn(
                 f"{pod}/runsc/{next(_keys)}",
                 pod,
-                self._runsc.command(self._state, *words),
+                self.runsc.command(self._state, *words),
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 fds=dict.fromkeys((0, 1, 2), null),
                 uid=None,

@@ -15,23 +15,22 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
-import structlog
 from anyio.abc import TaskGroup
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.local.node.addresses import AddressPool, host_uid
+from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.bubblewrap import Box
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.errors import ContainerError, NodeError, RuntimeUnavailableError
 from agent_sandbox.local.node.gvisor_runtime import GvisorRuntime, Runsc
 from agent_sandbox.local.node.images import OWN_DIRECTORY, PATH
 from agent_sandbox.local.node.logs import LogFile, LogThread
-from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.records import NodeDirectory, remove_tree
 from agent_sandbox.local.node.rootfs import RootFiles
+from agent_sandbox.local.node.ruleset import BASE
 from agent_sandbox.local.node.runtime import Launch
-
-log = structlog.get_logger(__name__)
+from agent_sandbox.local.node.trial import network_binds
 
 INSTALL: Final = "apt-get install runsc"
 
@@ -119,7 +118,6 @@ class GvisorFinder:
             runsc = Runsc(program, platform, flags)
             failure = await self._try_platform(runsc)
             if not failure:
-                log.info("gVisor works", program=program, platform=platform)
                 return self._runtime(runsc), ""
             failures.append(f"{platform}: {failure}")
         return None, "; ".join(failures)
@@ -182,6 +180,39 @@ class GvisorFinder:
                 return (await stream.receive()).startswith(b"HTTP/1.0 200")
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return False
+
+
+async def try_gvisor(root: RootFiles, directory: NodeDirectory, nft: str, clock: Clock) -> Runsc:
+    """Find out in a throw-away pod network whether gVisor works; the program that does.
+
+    Args:
+        root: the root file system of Pods.
+        directory: a node's directory that no node works in.
+        nft: the ``nft`` program.
+        clock: paces the trial.
+
+    Raises:
+        RuntimeUnavailableError: it does not.
+    """
+    network, logs = PodNetwork(), LogThread(clock)
+    options = NetworkOptions(network_binds(root, directory.root), nft, BASE)
+    found: GvisorRuntime | None = None
+    failure: RuntimeUnavailableError | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.to_thread.run_sync, logs.run)
+        await group.start(network.run, options)
+        ground = TrialGround(network, logs, root, directory, AddressPool(ISOLATED_NETWORK), clock, group)
+        try:
+            found = await GvisorFinder(ground).find()
+        except RuntimeUnavailableError as error:  # not out of the group, which would wrap it
+            failure = error
+        finally:
+            logs.stop()
+            group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert found is not None, "it was found, or there was a failure"
+    return found.runsc
 
 
 def _make_directory(directory: Path) -> None:
