@@ -46,6 +46,7 @@ async def test_without_runsc_a_pod_stays_pending_and_says_what_to_install(
     assert not pod.ips
 
 
+@needs_root
 async def test_a_runsc_that_does_not_serve_is_refused_with_what_it_said(
     run_node: RunNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

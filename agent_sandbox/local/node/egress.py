@@ -67,7 +67,6 @@ class Egress:
             problem = await anyio.to_thread.run_sync(why_not)
             if not problem:
                 problem = await self._run_program(tried)
-                log.warning("Pods have lost their way out of the stack", reason=problem)
             if problem != self.problem:
                 log.info("Pods have no way out of the stack", reason=problem)
             self.problem = problem
@@ -109,10 +108,10 @@ class Egress:
     def _command(self, program: str, ready: int, end: int) -> list[str]:
         namespaces = f"/proc/{self._network.pid}/ns"
         command = [program, "--configure", f"--mtu={_MTU}", f"--cidr={_NETWORK}", "--disable-host-loopback"]
-        command += ["--disable-dns", "--enable-sandbox", "--enable-seccomp"]
+        command += ["--disable-dns", "--enable-seccomp"]
         command += [f"--ready-fd={ready}", f"--exit-fd={end}", "--netns-type=path"]
-        if os.geteuid() != 0:
-            command.append(f"--userns-path={namespaces}/user")
+        # Its own mount namespace needs root, in one user namespace or another; ours has no other user than this one.
+        command.append("--enable-sandbox" if os.geteuid() == 0 else f"--userns-path={namespaces}/user")
         return [*command, f"{namespaces}/net", OUTSIDE]
 
     async def _serve(self, process: Process, ready_fd: int, ready: Callable[[], None]) -> None:

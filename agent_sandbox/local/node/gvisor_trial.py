@@ -99,6 +99,11 @@ class GvisorFinder:
                     f"runtimeClassName 'gvisor': runsc is not installed; run `{INSTALL}` as root."
                     f" {_NOT_REPLACED}; the Pod starts by itself once runsc is there"
                 )
+            if os.geteuid() != 0:
+                raise RuntimeUnavailableError(
+                    "runtimeClassName 'gvisor': gVisor needs uids of its own for Pods; run the stack as root."
+                    f" {_NOT_REPLACED}"
+                )
             if present != self._tried:
                 self._found, self._failure = await self._try(present[0])
                 self._tried = present
@@ -110,8 +115,6 @@ class GvisorFinder:
         return self._found
 
     async def _try(self, program: str) -> tuple[GvisorRuntime | None, str]:
-        if os.geteuid() != 0:
-            return None, "gVisor needs uids of its own for Pods, so the stack has to run as root"
         flags = await _known_flags(program)
         failures = []
         for platform in _PLATFORMS:
