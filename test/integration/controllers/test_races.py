@@ -210,7 +210,7 @@ async def test_a_patch_meant_for_a_pod_that_is_gone_does_not_become_a_refusal(ma
 
 @pytest.mark.embedded
 async def test_children_of_a_sandbox_that_is_gone_are_not_made_again_and_again(make: Any) -> None:
-    """The watches of Sandboxes and Pods lag; the garbage collector takes each new volume at once, which is heard at once."""
+    """The watches of Sandboxes and Pods lag; the garbage collector takes each new volume, and that is heard at once."""
     async with make.house() as house:
         await house.make(make.sandbox(volumeClaimTemplates=[*make.volumes]))
         await house.ready(SANDBOXES, "alice")
