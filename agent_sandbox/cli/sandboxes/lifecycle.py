@@ -79,8 +79,8 @@ def rm(names: tuple[str, ...], selector: str, every: bool, yes: bool, ignore_not
             return
         if not yes and sys.stdin.isatty():
             click.echo("\n".join(wanted), err=True)
-            which = "this sandbox" if len(wanted) == 1 else f"these {len(wanted)} sandboxes"
-            click.confirm(f"Remove {which} with everything in it?", abort=True, err=True)
+            one_or_many = ("this sandbox", "it") if len(wanted) == 1 else (f"these {len(wanted)} sandboxes", "them")
+            click.confirm("Remove {} with everything in {}?".format(*one_or_many), abort=True, err=True)
 
     async def one(sandboxes: AsyncSandboxes, name: str) -> None:
         from agent_sandbox.sdk import SandboxNotFoundError

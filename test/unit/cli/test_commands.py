@@ -14,7 +14,21 @@ from agent_sandbox.cli import main
 from agent_sandbox.cli.manager_flags import controller_options, manager_flags, manager_options
 from agent_sandbox.cli.manifests import read_manifests
 
-SANDBOX_VERBS = ["create", "ls", "run", "exec", "cp", "sync", "logs", "port", "suspend", "resume", "rm", "doctor"]
+SANDBOX_VERBS = [
+    "create",
+    "ls",
+    "run",
+    "exec",
+    "cp",
+    "sync",
+    "logs",
+    "port",
+    "url",
+    "suspend",
+    "resume",
+    "rm",
+    "doctor",
+]
 VERBS = [
     "apply", "local", "manager", "router", "local up", "local down", "local status", "local kubeconfig", "completion",
     *SANDBOX_VERBS,
