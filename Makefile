@@ -68,6 +68,15 @@ run: ## Run the controllers here, against the cluster of the current kubeconfig.
 	@hack/setup.sh run
 	$(BIN)/agent-sandbox manager
 
+.PHONY: docs
+docs: setup ## Build the documentation as a site, into dist/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo dist/site/index.html
+
+.PHONY: docs-serve
+docs-serve: setup ## Show the documentation while you write it, on http://127.0.0.1:8000.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 .PHONY: manifests
 manifests: setup ## Generate the CRDs, the API reference and RBAC from the code.
 	$(BIN)/python hack/generate_crds.py
