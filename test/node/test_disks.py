@@ -40,7 +40,7 @@ async def test_a_claim_holds_what_it_asked_for_and_no_more_and_survives_its_pods
 ) -> None:
     if await anyio.to_thread.run_sync(find_disks, tmp_path) is None:
         pytest.skip("this user may attach no loop device")
-    fill = (
+    fill = "head -c 40000000 /dev/zero > /data/big; rm /data/big; echo 9 > /data/kept; sleep 1000"
         "head -c 40000000 /dev/zero > /data/big; head -c 1000 /data/big | wc -c > /data/kept; rm /data/big; sleep 1000"
     )
     async with run_node() as stack:

@@ -74,7 +74,13 @@ class Disks:
             finally:
                 os.close(fd)
             try:
-                linux.mount(f"/proc/self/fd/{device}", target, "ext4", linux.MS_NOSUID | linux.MS_NODEV, "discard")
+                linux.mount(
+                    str(Path(f"/proc/self/fd/{device}").readlink()),
+                    target,
+                    "ext4",
+                    linux.MS_NOSUID | linux.MS_NODEV,
+                    "discard",
+                )
             finally:
                 os.close(device)
             self._mounted[name] = target

@@ -7,10 +7,11 @@ the directory is trusted: blobs are checked against their digests.
 import hashlib
 import json
 import platform
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from agent_sandbox.local.node.oci.errors import ImageFormatError
@@ -59,11 +60,30 @@ def extract_archive(archive: Path, target: Path) -> None:
     Raises:
         ImageFormatError: it is no such archive.
     """
+    target.mkdir(exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
-    except tarfile.TarError as error:
+            for member in tar:
+                _extract(tar, member, target)
+    except (tarfile.TarError, EOFError) as error:
         raise ImageFormatError(f"{archive} is no archive of an image: {error}") from error
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """One entry of an archive; nothing but files is made, so that no name can lead out through a link."""
+    path = _inside(target, member.name)
+    if member.isfile():
+        source = tar.extractfile(member)
+        assert source is not None, "a regular file has content"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)
+    elif member.issym() or member.islnk():  # old archives have equal layers once
+        name = member.linkname if member.islnk() else str(PurePosixPath(member.name).parent / member.linkname)
+        original = _inside(target, name)
+        if original.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(original)
 
 
 def read_layout(directory: Path) -> list[ImageSpec]:
