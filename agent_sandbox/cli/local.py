@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from agent_sandbox.cli.doctor import doctor
 from agent_sandbox.cli.local_images import images
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.cli.stack_options import stack_directory, stack_options
+from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import LocalError, PortInUseError, StackNotRunningError
 from agent_sandbox.local.state import StackRecord
 
@@ -80,11 +82,18 @@ def up(
     In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time; a killed one leaves nothing
     in the way.
     """
-    from agent_sandbox.local.background import start_in_background
+    directory = stack_directory(name, state_dir)
+    announce: Callable[[StackRecord], None] = (lambda _: None) if quiet else functools.partial(_announce, name)
+    if background:
+        arguments = ["--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level]
+        arguments += ["--unisolated"] if unisolated else []
+        arguments += [] if metrics_port is None else ["--metrics-port", str(metrics_port)]
+        arguments += [] if router_metrics_port is None else ["--router-metrics-port", str(router_metrics_port)]
+        announce(_start(directory, arguments))
+        return
     from agent_sandbox.local.node import NodeError
     from agent_sandbox.local.stack import StackOptions
 
-    directory = stack_directory(name, state_dir)
     options = StackOptions(
         directory=directory,
         api_port=api_port,
@@ -92,26 +101,22 @@ def up(
         unisolated=unisolated,
         router_metrics_port=router_metrics_port,
     )
+    configure_logging(log_level, log_format)
     try:
-        if background:
-            record = start_in_background(
-                directory,
-                [
-                    "--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level,
-                    *(["--unisolated"] if unisolated else []),
-                    *([] if metrics_port is None else ["--metrics-port", str(metrics_port)]),
-                    *([] if router_metrics_port is None else ["--router-metrics-port", str(router_metrics_port)]),
-                ],
-            )  # fmt: skip
-            if not quiet:
-                _announce(name, record)
-        else:
-            configure_logging(log_level, log_format)
-            _require_free(metrics_port, "the controllers' metrics", "--metrics-port")
-            _require_free(router_metrics_port, "the router's metrics", "--router-metrics-port")
-            announce = (lambda record: None) if quiet else functools.partial(_announce, name)
-            _run_here(options, metrics_port, announce)
+        _require_free(metrics_port, "the controllers' metrics", "--metrics-port")
+        _require_free(router_metrics_port, "the router's metrics", "--router-metrics-port")
+        _run_here(options, metrics_port, announce)
     except (LocalError, NodeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _start(directory: StateDirectory, arguments: list[str]) -> StackRecord:
+    """Start the stack as a process of its own; this one imports nothing of it, which would cost a second."""
+    from agent_sandbox.local.background import start_in_background
+
+    try:
+        return start_in_background(directory, arguments)
+    except LocalError as error:
         raise click.ClickException(str(error)) from error
 
 

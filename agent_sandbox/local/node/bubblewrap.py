@@ -87,6 +87,7 @@ class Box:
         uid: its user inside.
         gid: its group inside.
         read_only_root: whether the root file system may not be written to.
+        file_size: bytes that one file may grow to; None for no bound.
         stdin: whether somebody may attach and give it input; otherwise it reads nothing.
         tty: whether its input and output are a terminal.
         root: an image's root file system as the helper's processes see it; empty for this machine's ``/usr``.
@@ -101,6 +102,7 @@ class Box:
     gid: int = DEFAULT_UID
     read_only_root: bool = True
     root: str = ""
+    file_size: int | None = None
     stdin: bool = False
     tty: bool = False
 

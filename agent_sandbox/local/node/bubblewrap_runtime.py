@@ -106,6 +106,7 @@ class WalledProcess(HostProcess):
                 seccomp_fd=self._entrance.filter_fd,
                 cwd=box.workdir,
                 cgroups=self.launch.cgroups,
+                file_size=box.file_size,
             )
         except HelperError as error:
             raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error
@@ -165,6 +166,7 @@ class BubblewrapRuntime:
                 uid=launch.host_uid,
                 on_exit=process.did_exit,
                 cgroups=launch.cgroups,
+                file_size=launch.box.file_size,
             )
         except HelperError as error:
             raise ContainerError("RunContainerError", str(error)) from error

@@ -30,6 +30,7 @@ from agent_sandbox.local.node.logs import LogFile
 from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, PodSpec, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
+from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
@@ -303,6 +304,7 @@ class ContainerRunner:
             mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
             uid=uid,
             gid=gid,
+            file_size=self._file_size(),
             stdin=self._container.stdin,
             tty=self._container.tty,
             read_only_root=not image.root or self._container.security_context.read_only_root_filesystem,
@@ -323,6 +325,16 @@ class ContainerRunner:
             frozenset(uid for uid, _ in pod_ids),
             frozenset(gid for _, gid in pod_ids),
         )
+
+    def _file_size(self) -> int | None:
+        """What one file may grow to: the limit of ephemeral storage, unless the container has claims, which are no part
+        of that.
+        """
+        limit = self._container.resources.limits.get("ephemeral-storage")
+        claimed = {volume["name"] for volume in self._parts.facts.pod.spec.volumes if "persistentVolumeClaim" in volume}
+        if limit is None or claimed & {mount.name for mount in self._container.volume_mounts}:
+            return None
+        return int(parse_quantity(limit))
 
     def _group(self) -> ControlGroup | None:
         """The control group of a new run: with the container's limits, or of its Pod where all share one."""

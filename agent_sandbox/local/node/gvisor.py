@@ -123,9 +123,14 @@ def process_config(box: Box, argv: Sequence[str], *, terminal: bool) -> _Json:
         "args": list(argv),
         "env": [f"{name}={value}" for name, value in box.env.items()],
         "cwd": box.workdir,
+        "rlimits": [] if box.file_size is None else [_file_size(box.file_size)],
         "capabilities": {name: [] for name in _CAPABILITY_SETS},
         "noNewPrivileges": True,
     }
+
+
+def _file_size(size: int) -> _Json:
+    return {"type": "RLIMIT_FSIZE", "hard": size, "soft": size}
 
 
 def _own_tmpfs() -> list[_Json]:

@@ -258,6 +258,7 @@ class PodNetwork:
         on_exit: ExitHandler,
         cwd: str | None = None,
         cgroups: Sequence[str] = (),
+        file_size: int | None = None,
         for_gvisor: bool = False,
     ) -> int:
         """Start a process in a Pod's network.
@@ -272,6 +273,7 @@ class PodNetwork:
             on_exit: called on the event loop with the exit code, once, also when the helper dies (then with 137).
             cwd: its working directory.
             cgroups: ``cgroup.procs`` files of the control groups that it joins first.
+            file_size: bytes that one file of its may grow to.
             for_gvisor: give it a mount namespace in which gVisor works.
 
         Returns:
@@ -289,6 +291,7 @@ class PodNetwork:
             uid=uid,
             cwd=cwd,
             cgroups=list(cgroups),
+            file_size=file_size,
             for_gvisor=for_gvisor,
         )
 
@@ -306,6 +309,7 @@ class PodNetwork:
         seccomp_fd: int,
         cwd: str | None = None,
         cgroups: Sequence[str] = (),
+        file_size: int | None = None,
     ) -> int:
         """Start a command in all namespaces of the process behind ``pidfd``; otherwise like ``spawn``."""
         return await self._launch(
@@ -320,6 +324,7 @@ class PodNetwork:
             gid=gid,
             cwd=cwd,
             cgroups=list(cgroups),
+            file_size=file_size,
         )
 
     async def _launch(

@@ -217,6 +217,19 @@ _VOLUMES = [
         lambda pod: "no-claim" in str(pod["status"]),
     ),
     Case(
+        "no-file-grows-beyond-the-limit-of-ephemeral-storage",
+        once(
+            box(
+                "cd /v; head -c 9000000 /dev/zero > big 2>/dev/null || echo stopped; find big -size -2049k",
+                volumeMounts=[mount("v", "/v")],
+                resources={"limits": {"ephemeral-storage": "2Mi"}},
+            ),
+            volumes=[EMPTY],
+        ),
+        lines("stopped", "big"),
+        done,
+    ),
+    Case(
         "a-volume-of-an-unknown-kind-is-refused-by-name",
         {
             "containers": [box("true", volumeMounts=[mount("n", "/n")])],

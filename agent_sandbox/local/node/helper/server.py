@@ -131,6 +131,7 @@ class Helper:
             fds=list(zip(fds, request["numbers"], strict=True)),
             cwd=request.get("cwd"),
             cgroups=request.get("cgroups", ()),
+            file_size=request.get("file_size"),
             proc=self._empty_directory if request.get("for_gvisor") else None,
         )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Program:
         fds: pairs of a descriptor and the number it gets in the program; everything else is closed.
         cwd: where it starts, or None for where the helper is.
         cgroups: ``cgroup.procs`` files to join first.
+        file_size: bytes that one file may grow to.
         proc: an empty directory: give it a mount namespace in which gVisor works (``_mounts_for_gvisor``).
     """
 
@@ -40,6 +42,7 @@ class Program:
     fds: Sequence[tuple[int, int]]
     cwd: str | None = None
     cgroups: Sequence[str] = field(default=())
+    file_size: int | None = None
     proc: str | None = None
 
 
@@ -172,6 +175,8 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
         os._exit(START_FAILED)
     try:
         prepare()
+        if program.file_size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (program.file_size, program.file_size))
         linux.place_fds(program.fds)  # last: the wanted numbers may be those of descriptors that prepare() uses
         keep = {want for _, want in program.fds}
         for low in range(3):
