@@ -33,7 +33,7 @@ def test_the_commands_of_the_page_on_the_local_node_work_as_written(
     found = {
         entry["name"]: entry for entry in json.loads(re.findall(r"^\[\n.*?^\]", said, re.MULTILINE | re.DOTALL)[0])
     }
-    assert list(found) == ["machine", "isolation", "gvisor", "users", "limits", "disks", "images"]
+    assert list(found) == ["machine", "isolation", "gvisor", "egress", "users", "limits", "disks", "images"]
     assert all(entry["cure"] for entry in found.values() if entry["state"] != "ok")
 
 
