@@ -1,9 +1,13 @@
 """Metrics, events, and what is deliberately not written."""
 
+import re
+import shutil
+import subprocess
 from typing import Any
 
 import anyio
 import pytest
+from prometheus_client import generate_latest
 
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
@@ -191,3 +195,20 @@ async def test_why_a_claim_waits_is_an_event_too_once_for_each_reason(make: Any)
         await house.ready(SANDBOX_CLAIMS, "mine")
         await house.settle(5)
         assert reasons(house)[2:] in (["SandboxAdopted"], ["SandboxProvisioned"]), "no further warning"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: `make tools` brings it")
+async def test_promtool_objects_to_nothing_but_the_units_in_the_go_projects_names(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=1), make.sandbox())
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.make(make.claim("warm"), make.claim("cold", warmpool="none"))
+        await house.ready(SANDBOX_CLAIMS, "cold")
+        await house.settle(5)
+        shown = generate_latest(house.manager.registry)
+
+    done = subprocess.run(["promtool", "check", "metrics"], input=shown, check=False, capture_output=True)  # noqa: ASYNC221 - nothing else runs
+    remarks = (done.stdout + done.stderr).decode().splitlines()
+    known = r"agent_sandbox_\w+_ms metric names should not contain abbreviated units"
+    assert [line for line in remarks if not re.fullmatch(known, line)] == []
+    assert len(remarks) == 2

@@ -19,9 +19,10 @@ from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import ConflictError, EventType, KubeClient, MergePatch, NotFoundError
 from agent_sandbox.router import Directory, Router, RouterOptions
 from agent_sandbox.runtime import Cache, Manager
-from agent_sandbox.sdk import AsyncSandboxClient
+from agent_sandbox.sdk import AsyncSandboxClient, SandboxClient
+from agent_sandbox.sdk.loop_thread import shared_loop
 from agent_sandbox.testing import InMemoryApiServer
-from agent_sandbox.testing.pretend_cluster import serve_daemon
+from agent_sandbox.testing.pretend_cluster import open_pretend_cluster, serve_daemon
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.crds import load_crds
@@ -198,3 +199,20 @@ async def test_without_a_tracer_provider_nothing_is_annotated_and_no_header_is_s
 
     assert result.exit_code == 0
     assert ANNOTATION not in claim.metadata.annotations
+
+
+def test_the_synchronous_client_joins_the_trace_of_the_thread_that_uses_it(spans: Any, tmp_path: Path) -> None:
+    """Its work is done in a thread of its own."""
+    hosted = shared_loop().host(open_pretend_cluster(tmp_path / "w"))
+    cluster = hosted.enter()
+    try:
+        with tracing.span("agent"), SandboxClient("python", kube=cluster.kube, api_url=cluster.api_url) as sandbox:
+            sandbox.run("true")
+    finally:
+        hosted.leave(None)
+
+    found = by_name(spans)
+    assert parent_of(found["sandbox.create"], spans) == "agent"
+    assert parent_of(found["sandbox.run"], spans) == "agent"
+    daemon = next(each for each in spans.get_finished_spans() if each.kind.name == "SERVER")
+    assert daemon.context.trace_id == found["agent"].context.trace_id
