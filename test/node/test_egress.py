@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from agent_sandbox.kube import MergePatch
-from agent_sandbox.local.node import egress, names
+from agent_sandbox.local.node import egress, gvisor_trial, names
 from agent_sandbox.testing import outside_world as outside
 from agent_sandbox_api.core import NETWORK_POLICIES
 from agent_sandbox_api.views import find_condition
@@ -146,8 +146,20 @@ async def test_even_a_policy_without_exceptions_leads_neither_to_the_host_nor_to
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "bubblewrap",
+        pytest.param(
+            "gvisor",
+            marks=pytest.mark.skipif(
+                gvisor_trial.find_program() is None, reason=f"runsc is not installed: {gvisor_trial.INSTALL}"
+            ),
+        ),
+    ],
+)
 async def test_a_pod_that_may_use_dns_only_resolves_names_and_reaches_nothing(
-    run_node: RunNode, world: outside.Outside
+    run_node: RunNode, world: outside.Outside, runtime: str
 ) -> None:
     service = {
         "apiVersion": "v1",
@@ -158,7 +170,7 @@ async def test_a_pod_that_may_use_dns_only_resolves_names_and_reaches_nothing(
     async with run_node() as stack:
         await stack.server.create(service)
         await stack.server.create(policy("dns", DNS_ONLY, app="mute"))
-        await stack.create_pod("mute", {"containers": [SLEEPER]}, labels={"app": "mute"})
+        await stack.create_pod("mute", {"containers": [SLEEPER], "runtimeClassName": runtime}, labels={"app": "mute"})
         address = (await stack.until_ready("mute")).ips[0]
 
         assert await _resolve(stack, "mute", "example.com") == outside.PUBLIC

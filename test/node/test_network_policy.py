@@ -71,3 +71,45 @@ async def test_policies_open_and_close_connections_between_pods_while_they_run(r
         await _until_it_reaches(stack, "stranger", address, wanted=False)
         connection = await stack.node.network.connect(address, 8080)
         connection.close()
+
+
+ECHO = """
+import socket
+with socket.create_server(("", 8080)) as server:
+    print("listening", flush=True)
+    connection, _ = server.accept()
+    while data := connection.recv(10):
+        connection.send(data)
+"""
+TALK = """
+import socket, time
+with socket.create_connection(("{address}", 8080), timeout=1) as mine:
+    answer = b"x"
+    while answer:
+        try:
+            mine.send(b"x")
+            answer = mine.recv(10)
+        except OSError:
+            break
+        print("heard", flush=True)
+        time.sleep(0.02)
+print("cut off", flush=True)
+time.sleep(1000)
+"""
+
+
+async def test_an_established_connection_is_cut_when_no_policy_allows_it_any_more(run_node: RunNode) -> None:
+    async with run_node() as stack:
+        await stack.server.create(POLICY)
+        server = {"name": "main", "image": "localhost/host", "command": ["python", "-c", ECHO]}
+        await stack.create_pod("server", {"containers": [server]}, labels={"role": "server"})
+        await stack.until_printed("server", "main", "listening")
+        address = (await stack.until_ready("server")).ips[0]
+        guest = {"name": "main", "image": "localhost/host", "command": ["python", "-c", TALK.format(address=address)]}
+        await stack.create_pod("guest", {"containers": [guest]}, labels={"role": "guest"})
+        heard = await stack.until_printed("guest", "main", "heard")
+
+        await stack.client.patch(PODS, "guest", MergePatch({"metadata": {"labels": {"role": "stranger"}}}), "default")
+        await stack.until_printed("guest", "main", "cut off")
+
+    assert "cut off" not in heard
