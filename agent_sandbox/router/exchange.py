@@ -239,9 +239,8 @@ class Exchange:
         except BadRequestError as error:
             raise self._broken() from error
         after = self._client_after(framing)
-        self.progress.answering = True
-        self._client.write(response_to_client(head, framing, self._head, self._route, close=after is After.CLOSE))
-        rest = await self._hand_body_on(upstream, framing)
+        answer = response_to_client(head, framing, self._head, self._route, close=after is After.CLOSE)
+        rest = await self._hand_on(answer, upstream, framing)
         if head.keep_alive and self._body_done and not rest and framing.kind is not BodyKind.UNTIL_CLOSE:
             self.upstream_after = After.REUSE
         return after
@@ -287,21 +286,35 @@ class Exchange:
             return After.CLOSE
         return After.REUSE
 
-    async def _hand_body_on(self, upstream: Wire, framing: Framing) -> bytes:
-        """Hand the body on; gives bytes that came after its end."""
+    async def _hand_on(self, head: bytes, upstream: Wire, framing: Framing) -> bytes:
+        """Hand the answer on; gives bytes that came after its end.
+
+        What is there goes in one write, since each is a system call; nothing waits for what is not.
+        """
         if framing == NO_BODY:
+            self._answer(head)
             return b""
         body = BodyDecoder(framing)
         chunked = framing.kind is not BodyKind.LENGTH and self._head.minor == 1
+        ready = head
         while not body.done:
+            if ready and not upstream.pending:
+                self._answer(ready)
+                ready = b""
             piece = await self._next_piece(upstream, body)
-            if piece:
-                self.progress.sent += len(piece)
-                self._client.write(encode_chunk(piece) if chunked else piece)
+            self.progress.sent += len(piece)
+            ready += encode_chunk(piece) if chunked and piece else piece
+            if chunked and body.done:
+                ready += LAST_CHUNK
+            if ready:
+                self._answer(ready)
+                ready = b""
                 await self._client_took()
-        if chunked:
-            self._client.write(LAST_CHUNK)
         return body.rest
+
+    def _answer(self, data: bytes) -> None:
+        self.progress.answering = True
+        self._client.write(data)
 
     async def _next_piece(self, upstream: Wire, body: BodyDecoder) -> bytes:
         with anyio.move_on_after(self._options.idle_timeout):

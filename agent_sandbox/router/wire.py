@@ -42,6 +42,7 @@ class Wire(asyncio.Protocol):
         self._ended = False
         self._lost: BaseException | None = None
         self._closed = False
+        self._finished = False  # we ended our half
         self._paused = False
         self._blocked = False
         self._reader: asyncio.Future[None] | None = None
@@ -95,8 +96,8 @@ class Wire(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
-        """True if the peer neither sent nor ended anything: an idle connection that can be used again."""
-        return not (self._buffer or self._ended or self._closed)
+        """True if the peer sent nothing and neither side ended anything: an idle connection that can be used again."""
+        return not (self._buffer or self._ended or self._closed or self._finished)
 
     @property
     def closed(self) -> bool:
@@ -179,7 +180,7 @@ class Wire(asyncio.Protocol):
         Raises:
             WireError: the connection broke.
         """
-        if self._closed or self._transport.is_closing():
+        if self._closed or self._finished or self._transport.is_closing():
             raise WireError("the connection is closed") from self._lost
         self.written += len(data)
         self._transport.write(data)
@@ -202,6 +203,7 @@ class Wire(asyncio.Protocol):
     def write_eof(self) -> None:
         """End our half, once everything written has gone."""
         if not self._closed and not self._transport.is_closing() and self._transport.can_write_eof():
+            self._finished = True
             with suppress(OSError):  # The peer reset the connection, and asyncio has not told us yet.
                 self._transport.write_eof()
 

@@ -303,3 +303,34 @@ async def test_early_hints_pass_before_the_answer(run_router: Any) -> None:
         answer = await place.ask(REQUEST % (b"/", box.port, b""))
 
     assert answer.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+async def test_connection_whose_half_a_client_ended_is_not_kept_for_another(run_router: Any) -> None:
+    """A client ends its half, so the sandbox sees ours end; it answers and would keep the connection."""
+
+    over = anyio.Event()
+
+    async def behave(visit: Any) -> None:
+        await visit.head()
+        await visit.reader.read(-1)  # until the half ends
+        await visit.answer()
+        await over.wait()  # it has not got round to closing yet
+
+    async def prompt(visit: Any) -> None:
+        await visit.head()
+        await visit.answer()
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        request = b"GET / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n" % box.port
+        client = await place.client()
+        await client.send(request + b"\r\n")
+        client.writer.write_eof()
+        first = await client.rest()
+        box.behaviour = prompt
+        second = await place.ask(request + b"Connection: close\r\n\r\n")
+        over.set()
+
+    assert first.startswith(b"HTTP/1.1 200")
+    assert second.startswith(b"HTTP/1.1 200")
+    assert box.visits == 2
