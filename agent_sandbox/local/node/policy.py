@@ -17,6 +17,8 @@ from agent_sandbox.local.node.reach import Reach, Span, addresses_of, disjoint_r
 
 _Json = dict[str, Any]
 
+_Governing = tuple[int, ...]
+
 _PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _LAST_PORT: Final = 65535
 
@@ -91,71 +93,78 @@ class PolicySet:
         """
         self._policies = list(policies)
         self._namespaces = namespaces
+        # Most Pods are governed by the same few policies: what these mean is worked out once for all of them.
+        self._governing: dict[tuple[str, str, str], _Governing] = {}
+        self._rules: dict[tuple[_Governing, str, str], list[_Json]] = {}
+        self._reaches: dict[_Governing, frozenset[Reach]] = {}
 
     def flows(self, endpoints: Sequence[Endpoint]) -> set[Flow]:
         """Everything that is allowed between these Pods."""
         found: set[Flow] = set()
+        admitted: dict[_Governing, list[tuple[Endpoint, list[_Json]]]] = {}
         for target in endpoints:
-            inward = [policy for policy in self._policies if policy.governs(target, "Ingress")]
-            for source in endpoints if inward else ():
+            inward = self._governing_of(target, "Ingress")
+            if not inward:
+                continue
+            if inward not in admitted:
+                named = ((source, self._rules_naming(source, inward, "ingress")) for source in endpoints)
+                admitted[inward] = [(source, rules) for source, rules in named if rules]
+            for source, rules in admitted[inward]:
                 if source.address != target.address:
-                    found |= self._between(source, target, inward)
+                    found |= self._released(source, target, _flows(source, target, rules))
         return found
 
-    def _outward(self, source: Endpoint) -> list[Policy]:
-        return [policy for policy in self._policies if policy.governs(source, "Egress")]
+    def _released(self, source: Endpoint, target: Endpoint, admitted: set[Flow]) -> set[Flow]:
+        """What the source's own policies leave of what the target's admit."""
+        outward = self._governing_of(source, "Egress")
+        if not outward:
+            return admitted
+        released = _flows(source, target, self._rules_naming(target, outward, "egress"))
+        return {flow for one in admitted for other in released if (flow := _common(one, other)) is not None}
 
     def may_resolve(self, source: Endpoint, protocol: str) -> bool:
         """Whether a Pod may ask the stack's name server, which stands where a cluster has kube-dns."""
-        outward = self._outward(source)
+        outward = self._governing_of(source, "Egress")
         if not outward:
             return True
-        released = self._allowed(outward, "egress", "to", NAME_SERVER, source, NAME_SERVER)
+        released = _flows(source, NAME_SERVER, self._rules_naming(NAME_SERVER, outward, "egress"))
         return any(flow.protocol == protocol and flow.first_port <= DNS_PORT <= flow.last_port for flow in released)
 
     def may_ask_outside(self, source: Endpoint) -> bool:
         """Whether a Pod may learn names outside the stack: where a policy lets it ask kube-dns, as in a cluster."""
-        return bool(self._outward(source)) and any(self.may_resolve(source, protocol) for protocol in ("udp", "tcp"))
+        governed = bool(self._governing_of(source, "Egress"))
+        return governed and any(self.may_resolve(source, protocol) for protocol in ("udp", "tcp"))
 
     def reach(self, source: Endpoint) -> frozenset[Reach]:
         """Everything outside the stack that a Pod may connect to."""
-        found = []
-        for policy in self._outward(source):
-            for rule in policy.spec.get("egress") or ():
-                spans = [span for block in _blocks(rule.get("to")) for span in block]
-                found += [
-                    Reach(protocol, *span, first_port, last_port)
-                    for protocol, first_port, last_port in _ports(rule, _NOBODY)
-                    for span in spans
-                    if rule.get("to") or (first_port, last_port) != (DNS_PORT, DNS_PORT)
-                ]
-        return disjoint_reach(found)
+        outward = self._governing_of(source, "Egress")
+        if outward not in self._reaches:
+            rules = (rule for number in outward for rule in self._policies[number].spec.get("egress") or ())
+            self._reaches[outward] = disjoint_reach(part for rule in rules for part in _reach_of(rule))
+        return self._reaches[outward]
 
-    def _between(self, source: Endpoint, target: Endpoint, inward: Sequence[Policy]) -> set[Flow]:
-        admitted = self._allowed(inward, "ingress", "from", source, target, target)
-        outward = [policy for policy in self._policies if policy.governs(source, "Egress")]
-        if not admitted or not outward:
-            return admitted
-        released = self._allowed(outward, "egress", "to", target, source, target)
-        return {flow for one in admitted for other in released if (flow := _common(one, other)) is not None}
+    def _governing_of(self, endpoint: Endpoint, direction: str) -> _Governing:
+        """Which policies select a Pod for a direction, by their place in the list."""
+        key = (endpoint.namespace, endpoint.address, direction)
+        if key not in self._governing:
+            self._governing[key] = tuple(
+                number for number, policy in enumerate(self._policies) if policy.governs(endpoint, direction)
+            )
+        return self._governing[key]
 
-    def _allowed(
-        self,
-        policies: Sequence[Policy],
-        rules: str,
-        peers: str,
-        peer: Endpoint,
-        subject: Endpoint,
-        target: Endpoint,
-    ) -> set[Flow]:
-        """What one side's policies allow, as flows towards ``target``."""
-        source = peer if subject is target else subject
-        found = set()
-        for policy in policies:
-            for rule in policy.spec.get(rules) or ():
-                if self._names(rule.get(peers), peer, policy.namespace):
-                    found |= {Flow(source.address, target.address, *ports) for ports in _ports(rule, target)}
-        return found
+    def _rules_naming(self, peer: Endpoint, governing: _Governing, rules: str) -> list[_Json]:
+        """The rules of these policies whose list of peers holds this one."""
+        key = (governing, rules, peer.address)
+        if key not in self._rules:
+            peers = "from" if rules == "ingress" else "to"
+            policies = [self._policies[number] for number in governing]
+            self._rules[key] = [
+                rule
+                for policy in policies
+                for rule in policy.spec.get(rules) or ()
+                if self._names(rule.get(peers), peer, policy.namespace)
+            ]
+        return self._rules[key]
 
     def _names(self, peers: Sequence[_Json] | None, peer: Endpoint, namespace: str) -> bool:
         """Whether a rule's list of peers holds this one; an absent or empty list holds everybody."""
@@ -171,6 +180,18 @@ class PolicySet:
         elif peer.namespace != namespace:
             return False
         return _selects(entry.get("podSelector"), peer.labels)
+
+
+def _flows(source: Endpoint, target: Endpoint, rules: Iterable[_Json]) -> set[Flow]:
+    return {Flow(source.address, target.address, *ports) for rule in rules for ports in _ports(rule, target)}
+
+
+def _reach_of(rule: _Json) -> Iterator[Reach]:
+    """What one egress rule opens outside."""
+    spans = [span for block in _blocks(rule.get("to")) for span in block]
+    for protocol, first_port, last_port in _ports(rule, _NOBODY):
+        if rule.get("to") or (first_port, last_port) != (DNS_PORT, DNS_PORT):
+            yield from (Reach(protocol, *span, first_port, last_port) for span in spans)
 
 
 def _blocks(peers: Sequence[_Json] | None) -> Iterator[list[Span]]:
