@@ -14,6 +14,8 @@ A stranger cannot find out by these answers which sandboxes there are.
 
 import hmac
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -165,24 +167,36 @@ class Authoriser:
 
     async def _by_scope(self, keys: TokenKeys, token: str, route: Route) -> Admission:
         scope = keys.read(token)
-        if scope.namespace != route.namespace:
-            raise ForbiddenError("This credential is for another sandbox.")
-        try:
-            holder = await self._find(route)
-        except RefusalError:
-            if scope.name != route.identifier:
-                raise ForbiddenError("This credential is for another sandbox.") from None
-            raise
-        scope.check(namespace=holder.namespace, name=holder.name, uid=holder.uid, port=route.port)
+        async with self._equally_late():
+            if scope.namespace != route.namespace:
+                raise ForbiddenError("This credential is for another sandbox.")
+            try:
+                holder = await self._find(route)
+            except RefusalError:
+                if scope.name != route.identifier:
+                    raise ForbiddenError("This credential is for another sandbox.") from None
+                raise
+            scope.check(namespace=holder.namespace, name=holder.name, uid=holder.uid, port=route.port)
         return Admission(holder, scope.expires)
 
     async def _by_review(self, reviewer: Reviewer, token: str, route: Route) -> Admission:
         user = await reviewer.authenticate(token)
-        try:
-            holder = await self._find(route)
-        except NotFoundError:
-            # Only who might see such a claim learns that there is none.
-            await reviewer.authorise(user, namespace=route.namespace, name=route.identifier, claimed=True)
-            raise
-        await reviewer.authorise(user, namespace=holder.namespace, name=holder.name, claimed=holder.claimed)
+        async with self._equally_late():
+            try:
+                holder = await self._find(route)
+            except NotFoundError:
+                # Only who might see such a claim learns that there is none.
+                await reviewer.authorise(user, namespace=route.namespace, name=route.identifier, claimed=True)
+                raise
+            await reviewer.authorise(user, namespace=holder.namespace, name=holder.name, claimed=holder.claimed)
         return Admission(holder)
+
+    @asynccontextmanager
+    async def _equally_late(self) -> AsyncIterator[None]:
+        """Make a refusal for a sandbox that exists take as long as one for a name that is waited for."""
+        until = anyio.current_time() + self._wait
+        try:
+            yield
+        except ForbiddenError:
+            await anyio.sleep(max(0.0, until - anyio.current_time()))
+            raise

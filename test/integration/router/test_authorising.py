@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from agent_sandbox.clock import SystemClock
@@ -140,6 +141,18 @@ async def test_address_given_to_another_tenants_pod_between_two_requests_is_not_
         assert (status_of(first), a.visits) == (503, 1)
         second = await place.ask(request("b", None, a.port))
         assert (status_of(second), a.visits) == (200, 2), "b's Pod gets a connection of its own"
+
+
+@pytest.mark.parametrize("name", ["b", "nobody"])
+async def test_refusal_takes_as_long_for_a_sandbox_that_exists_as_for_one_that_does_not(
+    run_router: Any, key_file: Path, name: str
+) -> None:
+    async with run_router(unsafe_allow_all=False, key_file=key_file, wait_unknown=0.2) as place:
+        await place.sandbox(greet, "b")
+        began = anyio.current_time()
+
+        assert status_of(await place.ask(request(name, token_for("a")))) == 403
+        assert anyio.current_time() - began >= 0.2
 
 
 @pytest.mark.parametrize("header", ["X-Sandbox-Pod-IP: 203.0.113.9", "X-Sandbox-UID: b-uid", "X-Forwarded-Host: b"])
