@@ -44,6 +44,17 @@ async def test_a_pod_that_is_ready_at_once_costs_one_binding_and_one_status_writ
         assert last - first - sum(first < version < last for version in events) == 2
 
 
+async def test_an_address_without_a_pod_is_refused_and_not_looked_for_outside_the_stack(run_node: RunNode) -> None:
+    async with run_node() as stack:
+        await stack.create_pod("one", {"containers": [SLEEPER]})
+        pod = await stack.until_ready("one")
+        await stack.delete_pod("one")
+
+        for address in (pod.ips[0], "10.88.200.200"):
+            with pytest.raises(OSError, match="No route to host"):
+                await stack.node.network.connect(address, 8080)
+
+
 async def test_deleting_a_pod_that_heeds_no_signal_takes_no_grace_period(run_node: RunNode) -> None:
     async with run_node() as stack:
         await stack.create_pod("one", {"containers": [SLEEPER], "terminationGracePeriodSeconds": 30})

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from agent_sandbox.local.node.errors import NodeError
+from agent_sandbox.local.node.helper.namespaces import POD_NETWORK
 
-ISOLATED_NETWORK: Final = ipaddress.IPv4Network("10.88.0.0/16")
+ISOLATED_NETWORK: Final = ipaddress.IPv4Network(POD_NETWORK)
 BARE_NETWORK: Final = ipaddress.IPv4Network("127.77.0.0/16")
 """Loopback addresses for Pods that run without isolation: they exist on every Linux machine without any set-up."""
 

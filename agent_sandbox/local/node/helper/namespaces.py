@@ -19,6 +19,9 @@ from agent_sandbox.local.node.helper.netlink import Batch, Netlink
 GATEWAY = "169.254.1.1"
 """The router's address as every Pod sees it; link-local, so that it cannot collide with a Pod's."""
 
+POD_NETWORK = ("10.88.0.0", 16)
+"""Where Pods have their addresses."""
+
 _GATEWAY_MAC = bytes.fromhex("0200a9fe0101")
 _POD_INTERFACE = 2
 _LOOPBACK = 1
@@ -111,6 +114,8 @@ class Router:
         batch = Batch()
         batch.up(_LOOPBACK)
         batch.address(_LOOPBACK, GATEWAY)
+        # A Pod that is gone, or not there yet, must not be looked for on the way out of the stack.
+        batch.unreachable(*POD_NETWORK)
         self._netlink.send(batch)
         _set("ipv4/ip_forward", "1")
         _set("ipv4/conf/all/rp_filter", "1")  # a packet is dropped unless its sender lives behind that interface

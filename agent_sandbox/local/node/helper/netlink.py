@@ -14,7 +14,7 @@ _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 20, 24, 28
 _ERROR = 2
 _IFF_UP = 1
 _NUD_PERMANENT = 0x80
-_TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST = 254, 3, 1
+_TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST, _UNREACHABLE = 254, 3, 1, 7
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _VETH_INFO_PEER = 1
 _NESTED = 0x8000
@@ -92,6 +92,14 @@ class Batch:
             body += _attribute(5, socket.inet_aton(gateway))
         body += _attribute(4, _u32(index))
         self._add(f"add route to {destination or 'default'}", _NEWROUTE, _CREATE | _EXCL, body)
+
+    def unreachable(self, network: str, length: int) -> None:
+        """Let every address of a network for which there is no better route be refused at once."""
+        body = struct.pack(
+            "=BBBBBBBBI", socket.AF_INET, length, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNREACHABLE, 0
+        )
+        body += _attribute(1, socket.inet_aton(network))
+        self._add(f"close {network}/{length}", _NEWROUTE, _CREATE | _EXCL, body)
 
     def neighbour(self, index: int, address: str, mac: bytes) -> None:
         """A permanent neighbour entry, so that the first packet never waits a second for a lost ARP answer."""
