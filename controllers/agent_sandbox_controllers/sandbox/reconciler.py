@@ -25,6 +25,7 @@ from agent_sandbox_controllers.sandbox.gate import gate_of, owner_of
 from agent_sandbox_controllers.sandbox.observed import Gate, Observed, OwnerKind, wanted_pod_name
 from agent_sandbox_controllers.sandbox.outcome import Notice
 from agent_sandbox_controllers.sandbox.plan import is_marked_expired, plan_children, plan_expiry
+from agent_sandbox_controllers.sandbox.pod import owner_not_found
 from agent_sandbox_controllers.sandbox.refusals import Refusals, before
 from agent_sandbox_controllers.sandbox.status import expired_status, expiring_status, living_status
 from agent_sandbox_controllers.sandbox.transitions import Transitions
@@ -32,6 +33,7 @@ from agent_sandbox_controllers.sandbox.volumes import volume_names
 from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
+from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID, Reason
 from agent_sandbox_controllers.world import World
@@ -108,6 +110,7 @@ class SandboxReconciler:
             return Result.done()
         self._identities.seen(request, view.metadata.uid)
         if view.metadata.deleting:
+            self._tell_pretender(view)
             return Result.done()
         with start_span(SANDBOXES, view.metadata, view.status.conditions):
             return await self._reconcile(view)
@@ -292,6 +295,15 @@ class SandboxReconciler:
             )
         if not told:
             del self._told[observed.uid]
+
+    def _tell_pretender(self, view: SandboxView) -> None:
+        """A Sandbox that names an owner which does not exist is collected within a second, often before it has a
+        status: an event stays, and says why. What claims and pools made themselves carries a record of its template.
+        """
+        if TemplateRecord.read(view.metadata) is None and owner_of(self._world, view) is OwnerKind.UNVERIFIED:
+            observed = self._observe(view)
+            text = owner_not_found(observed)
+            self._tell(observed, (Notice("Warning", Reason.OWNER_NOT_FOUND, "Deleting", text, about=observed.uid),))
 
     def _forget(self, uid: str) -> None:
         self._told.pop(uid, None)

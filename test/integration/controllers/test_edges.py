@@ -321,6 +321,31 @@ async def test_a_pod_whose_node_is_dead_is_not_doubled_and_the_sandbox_says_what
         await house.ready(SANDBOXES, "alice")
 
 
+@pytest.mark.embedded
+async def test_a_forged_member_that_is_collected_before_it_has_a_status_leaves_an_event(make: Any) -> None:
+    async with make.house() as house:
+        owner = {
+            "apiVersion": "extensions.agents.x-k8s.io/v1alpha1",
+            "kind": "SandboxWarmPool",
+            "name": "pool",
+            "uid": "11111111-1111-1111-1111-111111111111",
+            "controller": True,
+        }
+        forged = make.sandbox("forged", service=False)
+        forged["metadata"] |= {"ownerReferences": [owner], "finalizers": ["example.com/hold"]}
+        house.wire.inject(Fault.slow_stream(2), path="/sandboxes", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        await house.make(forged, make.template(), make.claim())
+        await house.settle(10)
+        await house.delete(SANDBOX_CLAIMS, "mine")
+        await house.settle(10)
+
+        (event,) = events_of(house, "OwnerNotFound")
+        assert "does not exist" in event.body["note"]
+        assert event.body["regarding"]["name"] == "forged", "not the one whose claim was deleted"
+
+
 async def test_defect_27_a_member_that_one_claim_failed_to_take_is_taken_by_the_next(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
