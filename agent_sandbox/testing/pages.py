@@ -1,0 +1,45 @@
+"""What a Markdown page shows and tells people to type, block by block, so that tests can do it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_BLOCK: Final = re.compile(
+    r"^(?:<!-- (?P<note>[^\n]*?) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+NEEDS_A_CLUSTER: Final = "needs a cluster"
+NOT_RUN: Final = "not run: "
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
+
+    A comment in the line before it may say that it does not work on the local stack: ``<!-- needs a cluster -->``
+    (tried on a real API server), or that nobody can run it here: ``<!-- not run: why -->``.
+
+    Attributes:
+        language: what stands behind the fence.
+        text: its lines.
+        note: the comment before it, without its marks; empty if there is none.
+    """
+
+    language: str
+    text: str
+    note: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether it works on the local stack."""
+        return not (self.note == NEEDS_A_CLUSTER or self.note.startswith(NOT_RUN))
+
+    @property
+    def needs_cluster(self) -> bool:
+        """Whether it works on a cluster only."""
+        return self.note == NEEDS_A_CLUSTER
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """All fenced blocks of a page that name a language, in order."""
+    return [Block(match["language"], match["text"], match["note"] or "") for match in _BLOCK.finditer(page.read_text())]
