@@ -168,10 +168,10 @@ async def test_defect_02_without_its_policy_a_template_starts_no_pod_and_everybo
         assert "no Pod is created before it does" in condition.message
         template = await house.get(SANDBOX_TEMPLATES, "python")
         assert make.condition(template, "NetworkPolicyReady").reason == "NetworkPolicyConflict"
-        pool = await house.get(SANDBOX_WARM_POOLS, "pool")
-        assert make.condition(pool, "Progressing").reason == "NetworkPolicyNotReady"
         assert await house.all(PODS) == []
         await house.settle(1000)
+        pool = await house.get(SANDBOX_WARM_POOLS, "pool")
+        assert make.condition(pool, "Progressing").reason == "NetworkPolicyNotReady"
         assert await house.all(PODS) == []
 
         await house.delete(NETWORK_POLICIES, "python-network-policy")

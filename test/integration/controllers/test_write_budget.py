@@ -56,6 +56,7 @@ async def test_a_pool_reports_a_slow_refill_after_a_while_and_an_empty_pool_soon
         await house.until(lambda: reports(0), within=6)
 
 
+@pytest.mark.embedded  # a bound in real time would measure the machine
 async def test_the_two_writes_of_a_warm_claim_come_before_all_others(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=3))
