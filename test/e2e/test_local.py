@@ -16,7 +16,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = Path(__file__).resolve().parents[2] / "docs/local.md"
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def test_the_commands_of_the_page_on_the_local_node_work_as_written(
