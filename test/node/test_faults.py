@@ -36,6 +36,7 @@ async def test_a_sandbox_that_is_killed_from_outside_starts_again_with_its_addre
     assert after.status.container_statuses[0].last_state.terminated.exit_code == 137
 
 
+@pytest.mark.slow
 async def test_ten_thousand_files_are_written_and_removed_with_their_pod(run_node: RunNode) -> None:
     script = "i=0; while [ $i -lt 10000 ]; do : > /d/$i; i=$((i+1)); done; echo done; sleep 1000"
     volumes = [{"name": "d", "emptyDir": {"sizeLimit": "64Mi"}}]
