@@ -115,7 +115,7 @@ async def test_an_unknown_image_says_which_images_exist(run_node: RunNode) -> No
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ({"runtimeClassName": "gvisor"}, "'gvisor'"),
+        ({"runtimeClassName": "kata"}, "'kata'"),
         ({"hostNetwork": True}, "hostNetwork"),
         ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, "hostPath"),
         ({"nodeSelector": {"gpu": "yes"}}, "gpu=yes"),
