@@ -1,5 +1,7 @@
-"""A real daemon on a free port, and a client for it."""
+"""A real daemon on a free port, and a client for it; for the tests of the contract also the example's runtime."""
 
+import importlib.util
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,9 +9,12 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 
 from agent_sandbox.sandboxd import SandboxdOptions, serve
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "python-runtime-sandbox" / "main.py"
 
 
 class Daemon:
@@ -68,6 +73,38 @@ async def running(root: Path, **options: Any) -> AsyncIterator[Daemon]:
         async with aiohttp.ClientSession() as session:
             yield Daemon(settings["root"], port, session, tasks)
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def running_example(root: Path) -> AsyncIterator[Daemon]:
+    """Run ``examples/python-runtime-sandbox/main.py`` on the same directories as the daemon."""
+    uvicorn = pytest.importorskip("uvicorn")
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "work").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SANDBOX_ROOT", str(root / "work"))
+        environment.setenv("SANDBOX_OTHER_ROOTS", str(root / "tmp"))
+        spec = importlib.util.spec_from_file_location("example_runtime", EXAMPLE)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(module.app, log_config=None, access_log=False))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            while not server.started:
+                await anyio.lowlevel.checkpoint()
+            async with aiohttp.ClientSession() as session:
+                yield Daemon(root / "work", port, session, tasks)
+            server.should_exit = True
+
+
+@pytest.fixture(params=["sandboxd", "example"])
+def run_runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Starts one of the runtimes that keep the contract: ``async with run_runtime() as runtime``."""
+    return lambda: running(tmp_path) if request.param == "sandboxd" else running_example(tmp_path)
 
 
 @pytest.fixture

@@ -43,25 +43,29 @@ async def pid_in(file: Path) -> int:
     return int(text())
 
 
-async def test_runtime_says_that_it_is_active(run_daemon: Any) -> None:
-    async with run_daemon() as daemon, daemon.session.get(daemon.url + "/") as response:
+async def test_runtime_says_that_it_is_active(run_runtime: Any) -> None:
+    async with run_runtime() as runtime, runtime.session.get(runtime.url + "/") as response:
         assert await response.json() == {"status": "ok", "message": "Sandbox Runtime is active."}
+
+
+async def test_daemon_says_what_it_is(run_daemon: Any) -> None:
+    async with run_daemon() as daemon, daemon.session.get(daemon.url + "/") as response:
         assert response.headers["Server"] == "agent-sandbox-sandboxd"
         assert response.headers["X-Sandboxd-Version"] == "1"
 
 
-async def test_streams_and_exit_code_come_back(run_daemon: Any) -> None:
-    async with run_daemon() as daemon:
-        answer = await daemon.execute("sh -c 'echo out; echo err >&2; exit 3'")
+async def test_streams_and_exit_code_come_back(run_runtime: Any) -> None:
+    async with run_runtime() as runtime:
+        answer = await runtime.execute("sh -c 'echo out; echo err >&2; exit 3'")
 
     assert (answer["stdout"], answer["stderr"], answer["exit_code"]) == ("out\n", "err\n", 3)
-    assert answer["started"]
-    assert not answer["timed_out"]
+    assert answer.get("started", True)
+    assert not answer.get("timed_out")
 
 
-async def test_there_is_no_shell(run_daemon: Any) -> None:
-    async with run_daemon() as daemon:
-        answer = await daemon.execute("echo $HOME | cat && echo * > x")
+async def test_there_is_no_shell(run_runtime: Any) -> None:
+    async with run_runtime() as runtime:
+        answer = await runtime.execute("echo $HOME | cat && echo * > x")
 
     assert answer["stdout"] == "$HOME | cat && echo * > x\n"
 
@@ -76,14 +80,14 @@ async def test_there_is_no_shell(run_daemon: Any) -> None:
         ("/", "denied"),
     ],
 )
-async def test_failure_to_start_is_told_in_band(run_daemon: Any, command: Any, words: str) -> None:
-    async with run_daemon() as daemon:
-        answer = await daemon.execute(command)
+async def test_failure_to_start_is_told_in_band(run_runtime: Any, command: Any, words: str) -> None:
+    async with run_runtime() as runtime:
+        answer = await runtime.execute(command)
 
     assert answer["exit_code"] == 1
     assert answer["stderr"].startswith("Failed to execute command: ")
     assert words in answer["stderr"]
-    assert not answer["started"]
+    assert not answer.get("started")
 
 
 async def test_working_directory_variables_and_input_can_be_given(run_daemon: Any) -> None:
@@ -104,9 +108,9 @@ async def test_missing_working_directory_is_told_in_band(run_daemon: Any) -> Non
     assert "missing" in answer["stderr"]
 
 
-async def test_signal_is_a_negative_exit_code(run_daemon: Any) -> None:
-    async with run_daemon() as daemon:
-        assert (await daemon.execute(["sh", "-c", "kill -TERM $$"]))["exit_code"] == -15
+async def test_signal_is_a_negative_exit_code(run_runtime: Any) -> None:
+    async with run_runtime() as runtime:
+        assert (await runtime.execute(["sh", "-c", "kill -TERM $$"]))["exit_code"] == -15
 
 
 async def test_timeout_kills_the_whole_group_and_keeps_what_came(run_daemon: Any, tmp_path: Path) -> None:
@@ -117,6 +121,15 @@ async def test_timeout_kills_the_whole_group_and_keeps_what_came(run_daemon: Any
         assert answer["timed_out"]
         assert answer["exit_code"] == -9
         assert answer["stdout"] == "partial\n"
+        assert await gone(await pid_in(tmp_path / "child"))
+
+
+async def test_command_that_takes_too_long_is_killed_with_what_it_started(run_runtime: Any, tmp_path: Path) -> None:
+    script = f"sh -c 'echo $$ > {tmp_path}/child; exec sleep 1000' & wait"
+    async with run_runtime() as runtime:
+        answer = await runtime.execute(["sh", "-c", script], timeout=0.3)
+
+        assert answer["exit_code"] == -9
         assert await gone(await pid_in(tmp_path / "child"))
 
 
@@ -215,13 +228,13 @@ async def test_one_command_more_than_allowed_is_refused_in_band(run_daemon: Any,
         tasks.cancel_scope.cancel()
 
 
-async def test_hundred_commands_run_side_by_side(run_daemon: Any) -> None:
+async def test_hundred_commands_run_side_by_side(run_runtime: Any) -> None:
     answers: list[str] = []
 
-    async with run_daemon() as daemon:
+    async with run_runtime() as runtime:
 
         async def one(number: int) -> None:
-            answers.append((await daemon.execute(["echo", str(number)]))["stdout"])
+            answers.append((await runtime.execute(["echo", str(number)]))["stdout"])
 
         async with anyio.create_task_group() as tasks:
             for number in range(100):

@@ -1,5 +1,6 @@
 """Files through the legacy contract: whole or not at all, and never outside."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from urllib.parse import quote
 
 import anyio
 import pytest
+from yarl import URL
 
 
 def names_in(directory: Path) -> list[str]:
@@ -14,13 +16,28 @@ def names_in(directory: Path) -> list[str]:
     return sorted(file.name for file in directory.iterdir())
 
 
-async def test_seeds_example_works(run_daemon: Any, tmp_path: Path) -> None:
-    async with run_daemon() as daemon:
-        status, body = await daemon.upload(f"{tmp_path}/tmp/test.py", b"print('Hello')")
-        answer = await daemon.execute(f"python3 {tmp_path}/tmp/test.py")
+async def test_seeds_example_works(run_runtime: Any, tmp_path: Path) -> None:
+    async with run_runtime() as runtime:
+        status, body = await runtime.upload(f"{tmp_path}/tmp/test.py", b"print('Hello')")
+        answer = await runtime.execute(f"python3 {tmp_path}/tmp/test.py")
 
     assert (status, body) == (200, {"message": f"File '{tmp_path}/tmp/test.py' uploaded successfully."})
     assert answer["stdout"] == "Hello\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "deep/er/a.txt", "ünï cödé/日本.txt", "a%41b", "-rf"])
+async def test_uploaded_file_is_replaced_and_comes_back(run_runtime: Any, name: str) -> None:
+    async with run_runtime() as runtime:
+        for content in (b"old", bytes(range(256)) * 1000):
+            status, body = await runtime.upload(name, content)
+            assert (status, body) == (200, {"message": f"File '{name}' uploaded successfully."})
+        url = f"{runtime.url}/download/" + quote(name, safe="")
+        async with runtime.session.get(URL(url, encoded=True), headers={"Range": "bytes=2-4"}) as response:
+            part = (response.status, await response.read(), response.headers["Content-Type"])
+
+        assert await runtime.get("/download/" + quote(name, safe="")) == (200, content)
+        assert part == (206, b"\x02\x03\x04", "application/octet-stream")
+        assert [file.name for file in (runtime.root / name).parent.iterdir()] == [Path(name).name]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "deep/er/a.txt", "ünï cödé/日本.txt", "a%41b", "-rf", "a\\b", 'quo"te'])
@@ -45,32 +62,36 @@ async def test_name_of_bytes_that_are_no_utf8_can_be_listed_and_fetched(run_daem
 @pytest.mark.parametrize(
     "target", ["/download/..%2Fsecret", "/download/../secret", "/download/%2Fetc%2Fpasswd", "/download/link"]
 )
-async def test_download_from_outside_is_denied(run_daemon: Any, tmp_path: Path, target: str) -> None:
+async def test_download_from_outside_is_denied(run_runtime: Any, tmp_path: Path, target: str) -> None:
     (tmp_path / "secret").write_text("x")
-    async with run_daemon() as daemon:
-        (daemon.root / "link").symlink_to("/etc/passwd")
+    async with run_runtime() as runtime:
+        (runtime.root / "link").symlink_to("/etc/passwd")
 
-        assert await daemon.get(target) == (403, b'{"message": "Access denied"}')
+        status, body = await runtime.get(target)
+
+    assert (status, json.loads(body)) == (403, {"message": "Access denied"})
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "link/out", "x/../../out"])
-async def test_upload_to_outside_is_denied_and_leaves_nothing(run_daemon: Any, tmp_path: Path, name: str) -> None:
+async def test_upload_to_outside_is_denied_and_leaves_nothing(run_runtime: Any, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
-    async with run_daemon() as daemon:
-        (daemon.root / "link").symlink_to(tmp_path / "elsewhere")
+    async with run_runtime() as runtime:
+        (runtime.root / "link").symlink_to(tmp_path / "elsewhere")
 
-        assert await daemon.upload(name, b"x") == (403, {"message": "Access denied"})
+        assert await runtime.upload(name, b"x") == (403, {"message": "Access denied"})
 
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("target", ["/download/missing", "/download/directory", "/download/", "/download/fifo"])
-async def test_what_is_no_file_is_not_found(run_daemon: Any, target: str) -> None:
-    async with run_daemon() as daemon:
-        (daemon.root / "directory").mkdir()
-        os.mkfifo(daemon.root / "fifo")
+async def test_what_is_no_file_is_not_found(run_runtime: Any, target: str) -> None:
+    async with run_runtime() as runtime:
+        (runtime.root / "directory").mkdir()
+        os.mkfifo(runtime.root / "fifo")
 
-        assert await daemon.get(target) == (404, b'{"message": "File not found"}')
+        status, body = await runtime.get(target)
+
+    assert (status, json.loads(body)) == (404, {"message": "File not found"})
 
 
 async def test_ranges_and_conditions_work(run_daemon: Any) -> None:
@@ -178,13 +199,13 @@ async def test_existence_is_told(run_daemon: Any) -> None:
         assert (await daemon.get("/exists/..%2Fx"))[0] == 403
 
 
-async def test_body_that_is_no_upload_is_422(run_daemon: Any) -> None:
-    async with run_daemon() as daemon:
+async def test_body_that_is_no_upload_is_422(run_runtime: Any) -> None:
+    async with run_runtime() as runtime:
         for headers, body in (
             ({}, b"x"),
             ({"Content-Type": "multipart/form-data; boundary=b"}, b"--b\r\nX: y\r\n\r\nz\r\n--b--\r\n"),
             ({"Content-Type": "multipart/form-data; boundary=b"}, b"garbage"),
             ({"Content-Type": "multipart/form-data"}, b"x"),
         ):
-            async with daemon.session.post(daemon.url + "/upload", data=body, headers=headers) as response:
+            async with runtime.session.post(runtime.url + "/upload", data=body, headers=headers) as response:
                 assert response.status == 422
