@@ -52,7 +52,6 @@ class Reason:
     REJECTED: Final = "Rejected"
     # Suspended, PodScheduled and PodUpToDate of a Sandbox
     NOT_SUSPENDED: Final = "NotSuspended"
-    POD_STATE_UNKNOWN: Final = "PodStateUnknown"
     POD_TERMINATED: Final = "PodTerminated"
     POD_TERMINATING: Final = "PodTerminating"
     POD_NOT_OWNED: Final = "PodNotOwned"
@@ -80,9 +79,4 @@ class Reason:
     # Ready and Progressing of a SandboxWarmPool
     POOL_READY: Final = "MembersReady"
     POOL_NOT_READY: Final = "MembersNotReady"
-    POOL_STABLE: Final = "Stable"
-    POOL_REFILLING: Final = "Refilling"
-    POOL_SCALING_DOWN: Final = "ScalingDown"
     POOL_UNSCHEDULABLE: Final = "Unschedulable"
-    POOL_PACED: Final = "Paced"
-    POOL_MEMBERS_STUCK: Final = "MembersStuck"

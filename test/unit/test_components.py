@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
-COMPONENTS = ["grafana", "high-availability", "namespaced", "prometheus", "tokenreview"]
+COMPONENTS = ["apf", "grafana", "high-availability", "namespaced", "prometheus", "tokenreview"]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KUBECTL = shutil.which("kubectl")
 

@@ -20,6 +20,7 @@ from agent_sandbox_api.agents.v1alpha1 import Sandbox
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_api.extensions.v1alpha1 import SandboxClaim, SandboxTemplate, SandboxWarmPool
 from agent_sandbox_api.names import AGENTS_GROUP
+from agent_sandbox_controllers.vocabulary import Reason
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -106,3 +107,13 @@ def test_every_target_of_make_that_a_page_names_exists() -> None:
     targets = sorted({match[1] for line in lines if (match := re.match(r"make ([a-z-]+)", line))})
     done = subprocess.run(["make", "--dry-run", *targets], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_on_reasons_has_a_row_with_a_remedy_for_every_reason_that_the_controllers_write() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", (DOCS / "guides/troubleshoot.md").read_text(), re.MULTILINE
+    )
+    written = {value for key, value in vars(Reason).items() if key.isupper()}
+
+    assert written - {reason for reason, _ in rows} == set()
+    assert all(remedy.strip() for _, remedy in rows)
