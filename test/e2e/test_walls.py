@@ -79,20 +79,36 @@ def _accept_once(server: socket.socket) -> None:
     connection.close()
 
 
-def test_nothing_beyond_the_sandbox_can_be_reached(sandbox: SandboxClient) -> None:
-    """The host's addresses and the internet are out of reach."""
-    code = (
-        "import socket\n"
-        "for address in ('169.254.1.1', '10.88.0.1', '1.1.1.1'):\n"
-        "    try:\n"
-        "        socket.create_connection((address, 53), timeout=0.5)\n"
-        "        print('reached', address)\n"
-        "    except OSError as error:\n"
-        "        print('refused', address)\n"
-    )
-    sandbox.write("/tmp/reach.py", code)
+def test_no_private_address_beyond_the_sandbox_can_be_reached(sandbox: SandboxClient) -> None:
+    """The secure default opens the public internet, and neither the host, nor a cloud's metadata, nor private nets."""
+    with socket.create_server((_address_of_this_host(), 0)) as server:
+        address, port = server.getsockname()
+        threading.Thread(target=_accept_once, args=(server,), daemon=True).start()
+        with socket.create_connection((address, port), timeout=5):
+            pass  # the wall is tried against a door that is really open
+        code = (
+            "import socket\n"
+            f"for address in ({(address, port)}, ('169.254.169.254', 80), ('10.88.0.1', 53)):\n"
+            "    try:\n"
+            "        socket.create_connection(address, timeout=0.5)\n"
+            "        print('reached', address)\n"
+            "    except OSError as error:\n"
+            "        print('refused', address)\n"
+        )
+        sandbox.write("/tmp/reach.py", code)
+        told = sandbox.run("python /tmp/reach.py").stdout
 
-    assert sandbox.run("python /tmp/reach.py").stdout.count("refused") == 3
+    assert told.count("refused") == 3, told
+
+
+def _address_of_this_host() -> str:
+    """The address that others know the host by; loopback if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: connecting a datagram socket only chooses a route
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def test_the_user_inside_is_nobody_special(sandbox: SandboxClient) -> None:
