@@ -43,7 +43,7 @@ setup: ## Make the virtual environment with everything for development.
 	@hack/setup.sh dev
 
 .PHONY: tools
-tools: ## Install what further tests use: Prometheus, buildah, debootstrap, shellcheck (apt, as root).
+tools: ## Install what further tests use: Prometheus, buildah, debootstrap, shellcheck (apt, as root), LangChain, MCP.
 	@hack/setup.sh tools
 
 .PHONY: lint

@@ -5,7 +5,7 @@
 #   dev   that, and what tests and linters need
 #   browser   Chromium from the distribution and Jupyter from PyPI (in build/notebook), for test/e2e/test_notebook.py
 #   bench     wrk and nginx from the distribution, for test/bench/router_bench.py
-#   tools that, and what the slow tests use where it is there: Prometheus, buildah, debootstrap, shellcheck
+#   tools that, and what the slow tests use where it is there: Prometheus, buildah, debootstrap, shellcheck, LangChain, MCP
 # Environment: PYTHON (interpreter to use), VENV (where; default .venv)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -66,7 +66,15 @@ install_tools() {
     say "the local node needs: sudo apt-get install ${missing[*]}"
 }
 
+install_example_packages() {
+  "$venv/bin/python" -c 'import langchain_core, mcp' 2>/dev/null && return
+  say "installing what the examples join from PyPI: LangChain's core, the MCP SDK"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --group examples ||
+    say "PyPI did not give them; their tests will be skipped"
+}
+
 install_test_tools() {
+  install_example_packages
   declare -A packages=([promtool]=prometheus [buildah]=buildah [debootstrap]=debootstrap [runsc]=runsc [slirp4netns]=slirp4netns [shellcheck]=shellcheck)
   missing=()
   for tool in "${!packages[@]}"; do command -v "$tool" >/dev/null 2>&1 || missing+=("${packages[$tool]}"); done

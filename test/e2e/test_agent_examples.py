@@ -1,15 +1,24 @@
 """The examples for agents: what their READMEs tell people to type works as written, on one stack that they share."""
 
+import importlib.util
 import os
 import re
+import runpy
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
+from agent_sandbox import AsyncSandboxes, ConnectionOptions
 from agent_sandbox.local.node import gvisor_trial
 
 pytestmark = [
@@ -21,11 +30,16 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
-NEEDS_A_CLUSTER = {"kubectl", "podman", "python", "export", "helm"}
+SERVER = str(EXAMPLES / "mcp-server" / "server.py")
+NEEDS_A_CLUSTER = {"echo", "helm", "kubectl", "podman", "python"}
 
 Type = Callable[..., subprocess.CompletedProcess[str]]
 needs_gvisor = pytest.mark.skipif(
     gvisor_trial.find_program() is None or os.geteuid() != 0, reason=f"needs root and runsc: {gvisor_trial.INSTALL}"
+)
+
+needs_mcp = pytest.mark.skipif(
+    importlib.util.find_spec("mcp") is None, reason="the package mcp is not installed: `make tools` brings it"
 )
 
 
@@ -121,3 +135,185 @@ def test_secure_template_on_a_machine_without_gvisor(tmp_path: Path, environment
     assert done.returncode == 1, done.stderr
     assert "runtimeClassName 'gvisor': runsc is not installed" in done.stderr
     assert "It is not replaced by a weaker runtime; the Pod starts by itself once runsc is there." in done.stderr
+
+
+@needs_mcp
+def test_mcp_server(type_: Type, check_cluster: Callable[[str], None]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    over_http = [line.replace("8900", str(port)) for line in commands("mcp-server", "Over HTTP")]
+    said = type_(commands("mcp-server", "On this machine") + over_http).stdout
+
+    shown = re.search(
+        r"^```\n(tools: .*?)^```", (EXAMPLES / "mcp-server/README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert shown is not None
+    assert said.count(shown.group(1)) == 2
+    check_cluster("mcp-server")
+
+
+@pytest.fixture
+async def claims(stack: Path, type_: Type) -> AsyncIterator[Callable[[], Any]]:
+    """Ask for the claims that the MCP server holds."""
+    type_(["export KUBECONFIG=$(agent-sandbox local kubeconfig)", "kubectl apply -k examples/mcp-server/base"])
+    async with AsyncSandboxes(options=ConnectionOptions(local=True, state_dir=stack)) as sandboxes:
+
+        async def ask() -> list[Any]:
+            return [info async for info in sandboxes.list(labels={"app.kubernetes.io/managed-by": "mcp-server"})]
+
+        yield ask
+
+
+async def until(claims: Callable[[], Any], count: int) -> None:
+    """Wait until the server, another process, holds so many claims."""
+    with anyio.fail_after(30):
+        while len(await claims()) != count:  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+
+
+@asynccontextmanager
+async def serving(environment: dict[str, str], tmp_path: Path, *options: str) -> AsyncIterator[tuple[Any, str]]:
+    """The server over HTTP, as a process, and its URL."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("# who may come in\nme aaaaaaaaaaaaaaaaaaaaaaaa\nother bbbbbbbbbbbbbbbbbbbbbbbb\n")
+    command = [sys.executable, SERVER, "--http", "0", "--tokens", str(tokens), *options]
+    async with await anyio.open_process(command, env=environment, stdin=None, stdout=None) as process:
+        try:
+            assert process.stderr is not None
+            yield process, (await process.stderr.receive()).decode().strip()
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+@asynccontextmanager
+async def session(url: str, token: str = "a" * 24) -> AsyncIterator[Any]:
+    """A client's session over HTTP."""
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        yield client
+
+
+@needs_mcp
+async def test_mcp_sessions_over_http_have_sandboxes_of_their_own_until_they_end(
+    claims: Callable[[], Any], environment: dict[str, str], tmp_path: Path
+) -> None:
+    import httpx2
+
+    async with serving(environment, tmp_path) as (process, url):
+        async with session(url) as one, session(url, "b" * 24) as two:
+            assert await claims() == []  # nothing is made before a tool needs it
+            async with anyio.create_task_group() as tasks:  # calls at the same time share one
+                for _ in range(3):
+                    tasks.start_soon(one.call_tool, "run", {"command": "echo mine >> file"})
+            assert (await two.call_tool("list_files", {})).structured_content == {"result": []}
+            read = await one.call_tool("read_file", {"path": "file"})
+            held = await claims()
+            data = {"path": "x", "content": "/w==", "encoding": "base64"}
+            await two.call_tool("write_file", data)
+            binary = await two.call_tool("read_file", {"path": "x"})
+            slow = await two.call_tool("run", {"command": "echo before; sleep 60", "timeout": 0.5})
+        await until(claims, 0)  # both clients said goodbye
+
+        async with httpx2.AsyncClient() as http:
+            unknown = await http.post(url, json={}, headers={"Authorization": "Bearer " + "c" * 24})
+        async with session(url) as three:
+            await three.call_tool("run", {"command": "true"})
+            assert len(await claims()) == 1
+            process.send_signal(signal.SIGTERM)
+            await until(claims, 0)
+            await process.wait()
+
+    assert read.structured_content == {"content": "mine\n" * 3, "encoding": "utf-8"}
+    assert len(held) == 2
+    assert all(info.status.expires is not None for info in held)  # whatever becomes of the server
+    assert binary.structured_content == {"content": "/w==", "encoding": "base64"}
+    assert slow.is_error
+    assert "before" in slow.content[0].text
+    assert unknown.status_code == 401
+
+
+@needs_mcp
+async def test_an_mcp_session_ends_by_silence_and_belongs_to_who_opened_it(
+    claims: Callable[[], Any], environment: dict[str, str], tmp_path: Path
+) -> None:
+    import httpx2
+
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    call = {"name": "run", "arguments": {"command": "true"}}
+    accept = {"Accept": "application/json, text/event-stream"}
+    async with serving(environment, tmp_path, "--idle", "2") as (_, url), httpx2.AsyncClient(timeout=60) as http:
+        mine = accept | {"Authorization": "Bearer " + "a" * 24}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        mine["Mcp-Session-Id"] = (await http.post(url, json=body, headers=mine)).headers["Mcp-Session-Id"]
+        await http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=mine)
+        body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}
+        allowed = await http.post(url, json=body, headers=mine)
+        held = await claims()
+        stolen = await http.post(url, json=body, headers=mine | {"Authorization": "Bearer " + "b" * 24})
+        await until(claims, 0)
+
+    assert '"exit_code":0' in allowed.text.replace(" ", "").replace("\\", "")
+    assert len(held) == 1
+    assert stolen.status_code == 404
+
+
+@needs_mcp
+async def test_over_stdio_the_mcp_sandbox_goes_before_the_signal_ends_the_server(
+    claims: Callable[[], Any], environment: dict[str, str]
+) -> None:
+    """SIGTERM while the client still holds the pipe, and a command runs."""
+    hello = (
+        '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18",'
+        ' "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}\n'
+        '{"jsonrpc": "2.0", "method": "notifications/initialized"}\n'
+        '{"jsonrpc": "2.0", "id": 2, "method": "tools/call",'
+        ' "params": {"name": "run", "arguments": {"command": "sleep 60"}}}\n'
+    )
+    async with await anyio.open_process([sys.executable, SERVER], env=environment, stderr=None) as process:
+        assert process.stdin is not None
+        await process.stdin.send(hello.encode())
+        await until(claims, 1)
+        process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(30):
+            status = await process.wait()
+        left = await claims()
+
+    assert status == -signal.SIGTERM
+    assert left == []
+
+
+@needs_mcp
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (None, "--http needs --tokens"),
+        ("me secret\n", "tokens:1: expected a name and a token of at least 20 characters"),
+        ("\n# nobody\n", "holds no token"),
+    ],
+)
+def test_over_http_the_mcp_server_does_not_start_without_tokens(
+    tokens: str | None,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens or "")
+    monkeypatch.setattr(sys, "argv", [SERVER, "--http", "0", *(["--tokens", str(file)] if tokens else [])])
+
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(SERVER, run_name="__main__")
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert words in said
+    assert "secret" not in said
