@@ -46,7 +46,7 @@ def script_of(block: Block) -> str:
     return ""
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_every_page_works_as_written(run: Run, environment: dict[str, str]) -> None:
     """One stack with the sample template and pool; for each page a shell of its own, and nothing left of it after."""
     home = Path(environment["HOME"])

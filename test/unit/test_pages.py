@@ -101,6 +101,28 @@ def test_a_program_is_python_and_imports_what_there_is(block: Block) -> None:
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH; it builds kustomizations")
+def test_a_shard_as_the_page_on_tuning_has_it_shares_nothing_with_the_default(tmp_path: Path) -> None:
+    [block] = [each for each in blocks_of(DOCS / "guides/tuning.md") if "nameSuffix" in each.text]
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    (tmp_path / "kustomization.yaml").write_text(block.text)
+    done = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    objects = list(yaml.safe_load_all(done.stdout))
+
+    assert {each["metadata"].get("namespace", "agent-sandbox-shard-a") for each in objects} == {"agent-sandbox-shard-a"}
+    assert all(each["metadata"]["name"].endswith("-a") for each in objects)
+    [manager] = [each for each in objects if each["kind"] == "Deployment"]
+    assert manager["spec"]["template"]["spec"]["containers"][0]["args"] == [
+        "manager",
+        "--leader-elect",
+        "--leader-election-namespace=agent-sandbox-shard-a",
+        "--metrics-bind-address=:8080",
+        "--health-probe-bind-address=:8081",
+        "--watch-namespaces=team-1,team-2,team-3",
+    ]
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 def test_every_target_of_make_that_a_page_names_exists() -> None:
     lines = [line for page in pages() for block in blocks_of(page) for line in block.text.splitlines()]
