@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agent_sandbox import AsyncSandboxes, ConnectionOptions
+from agent_sandbox import AsyncSandboxes, ConnectionOptions, SandboxClient
 from agent_sandbox.local.node import gvisor_trial
 
 pytestmark = [
@@ -40,6 +40,10 @@ needs_gvisor = pytest.mark.skipif(
 
 needs_mcp = pytest.mark.skipif(
     importlib.util.find_spec("mcp") is None, reason="the package mcp is not installed: `make tools` brings it"
+)
+needs_langchain = pytest.mark.skipif(
+    importlib.util.find_spec("langchain_core") is None,
+    reason="the package langchain-core is not installed: `make tools` brings it",
 )
 
 
@@ -317,3 +321,51 @@ def test_over_http_the_mcp_server_does_not_start_without_tokens(
     assert ended.value.code == 2
     assert words in said
     assert "secret" not in said
+
+
+@needs_langchain
+def test_langchain_tool(type_: Type, check_cluster: Callable[[str], None]) -> None:
+    said = type_(commands("langchain-tool", "On this machine")).stdout
+
+    shown = re.search(
+        r"^The last lines:\n\n```\n(.*?)^```",
+        (EXAMPLES / "langchain-tool/README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert shown is not None
+    assert said.endswith(shown.group(1))
+    assert "SyntaxError: '(' was never closed\n\nexit code: 1\n" in said
+    check_cluster("langchain-tool")
+
+
+@needs_langchain
+def test_langchain_gets_failures_as_messages_and_everything_as_artifact(
+    stack: Path, type_: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_(["export KUBECONFIG=$(agent-sandbox local kubeconfig)", "kubectl apply -k examples/langchain-tool/base"])
+    monkeypatch.syspath_prepend(str(EXAMPLES / "langchain-tool"))
+    sandbox_tools: Any = importlib.import_module("sandbox_tools").sandbox_tools
+
+    def call(name: str, **arguments: Any) -> dict[str, Any]:
+        return {"type": "tool_call", "id": "1", "name": name, "args": arguments}
+
+    with SandboxClient(template_name="langchain-template", local=True, state_dir=stack) as sandbox:
+        tools = {tool.name: tool for tool in sandbox_tools(sandbox)}
+        calls = [
+            call("run_command", command="seq 10000; echo oops >&2; exit 7"),
+            call("run_command", command="echo before; sleep 60", timeout=0.5),
+            call("read_file", path="nothing"),
+            call("list_files"),
+        ]
+        failed, slow, missing, empty = [tools[each["name"]].invoke(each) for each in calls]
+        asynchronous = anyio.run(tools["run_command"].ainvoke, call("run_command", command="echo async"))
+
+    assert failed.status == "success"
+    assert failed.content.startswith("1\n2\n3\n")
+    assert failed.content.endswith(" characters more]\nstderr:\noops\n\nexit code: 7")
+    assert failed.artifact.stdout.endswith("\n10000\n")
+    assert slow.status == "error"
+    assert "before" in slow.content
+    assert (missing.status, "nothing" in missing.content) == ("error", True)
+    assert (empty.status, empty.content) == ("success", "")
+    assert asynchronous.content == "async\n"
