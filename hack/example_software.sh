@@ -38,12 +38,15 @@ code_server() {
   say "installing code-server from npm, several minutes: it compiles"
   cp examples/vscode-sandbox/package.json "$new"
   (
+    set -e
     cd "$new"
     # Node's headers of this machine, where it has them; otherwise npm fetches them from nodejs.org.
     [ -d /usr/include/node ] && export npm_config_nodedir=/usr
-    export npm_config_unsafe_perm=true # its install script refuses root otherwise
+    # Its install scripts refuse root otherwise, and ask whether npx may fetch node-gyp.
+    export npm_config_unsafe_perm=true npm_config_yes=true
     quiet=(--silent --no-audit --no-fund)
     npm install "${quiet[@]}" --ignore-scripts
+    npm rebuild --silent --build-from-source argon2
     cd node_modules/code-server/lib/vscode
     npm install "${quiet[@]}" --ignore-scripts --omit=dev
     # The package @vscode/ripgrep downloads a program from GitHub, unless it finds one.
@@ -52,7 +55,9 @@ code_server() {
     npm rebuild --silent
     cd ../..
     npm_config_user_agent="npm/$(npm --version) node/$(node --version)" sh postinstall.sh
-  ) >build/examples/npm.log 2>&1 || die "npm could not install code-server; see build/examples/npm.log"
+  ) >build/examples/npm.log 2>&1 &
+  # Not `( … ) || die`: there every failure inside but the last would be ignored.
+  wait $! || die "npm could not install code-server; see build/examples/npm.log"
 }
 
 [ $# -gt 0 ] || die "name an example: $0 vscode-sandbox"

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(300)]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
-CLUSTER_PROGRAMS = {"agent-sandbox", "export", "kubectl", "podman", "python"}
+CLUSTER_PROGRAMS = {"agent-sandbox", "export", "kubectl", "podman", "printf", "python"}
 
 
 def commands(example: str, heading: str) -> list[str]:
@@ -64,3 +64,9 @@ def test_runtime_of_ones_own(follow: Callable[..., str]) -> None:
 
     assert "hello from Linux\n6 times 7 is 42\n" in said
     assert '{"stdout":"Linux\\n","stderr":"","exit_code":0}' in said
+
+
+def test_agent_in_a_browser_does_what_a_scripted_model_wants(follow: Callable[..., str]) -> None:
+    said = follow("gemini-cu-sandbox")
+
+    assert "Done; the page is now http://127.0.0.1:9000/shop?ordered=two%20cups%20of%20tea\nexit code 1\n" in said
