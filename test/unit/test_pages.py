@@ -131,6 +131,16 @@ def test_every_target_of_make_that_a_page_names_exists() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(shutil.which("grep") is None, reason="there is no grep here")
+def test_every_search_of_the_skill_finds_something() -> None:
+    skill = REPOSITORY / "skills/agent-sandbox/SKILL.md"
+    searches = re.findall(r"`(grep -A[^`]+)`", skill.read_text())
+    assert len(searches) > 6
+    for search in searches:
+        done = subprocess.run(["sh", "-c", search], cwd=skill.parent, capture_output=True, text=True, check=False)
+        assert len(done.stdout.splitlines()) > 5, search
+
+
 def test_the_page_on_reasons_has_a_row_with_a_remedy_for_every_reason_that_the_controllers_write() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", (DOCS / "guides/troubleshoot.md").read_text(), re.MULTILINE
