@@ -33,6 +33,7 @@ def test_the_demo_prints_what_the_seed_promises_and_leaves_nothing_behind(run: R
     assert "0 files of anybody's home" in said
 
 
+@pytest.mark.slow
 def test_a_stack_killed_during_the_demo_comes_back_with_its_sandboxes(run: Run, environment: dict[str, str]) -> None:
     """After kill -9 in the middle the next `up` finds the objects, all sandboxes become Ready, no Pod is doubled."""
     demo = subprocess.Popen(

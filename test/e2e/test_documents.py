@@ -22,6 +22,7 @@ def shell_blocks(document: Path, heading: str) -> list[str]:
 
 
 @pytest.mark.node
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_five_minutes_of_the_readme_work_as_written(run: Run, environment: dict[str, str]) -> None:
     """All commands of the section, in order, in one shell; kubectl's where there is a kubectl."""
@@ -76,21 +77,3 @@ def attended(line: str) -> str:
         keys = r"\033:q!\r" if " vi " in line else r"exit()\r" if "python" in line else r"exit\r"
         return f"(sleep 4; printf '{keys}') | script -qefc {shlex.quote(line.partition(' #')[0])} /dev/null"
     return f"timeout --preserve-status -s INT 4 {line}" if "# until Ctrl-C" in line else line
-
-
-def without_code(text: str) -> str:
-    """Prose only: a pattern in code may look like a link."""
-    return re.sub(r"`[^`\n]+`", "", text)
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    """Every relative link of every Markdown file names a file that is in the repository."""
-    broken = [
-        f"{document.relative_to(REPOSITORY)}: {target}"
-        for document in REPOSITORY.rglob("*.md")
-        if not any(part.startswith(".") for part in document.relative_to(REPOSITORY).parts)
-        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", without_code(document.read_text()))
-        if not (document.parent / target).exists()
-    ]
-
-    assert broken == []
