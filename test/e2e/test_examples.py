@@ -5,17 +5,21 @@ What they need beyond this repository comes by ``hack/example_software.sh``.
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent_sandbox.testing.browser import chromium
+
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(300)]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
+ARTEFACTS = REPOSITORY / "build" / "artefacts"
 CLUSTER_PROGRAMS = {"agent-sandbox", "export", "kubectl", "podman", "printf", "python"}
 
 
@@ -70,3 +74,43 @@ def test_agent_in_a_browser_does_what_a_scripted_model_wants(follow: Callable[..
     said = follow("gemini-cu-sandbox")
 
     assert "Done; the page is now http://127.0.0.1:9000/shop?ordered=two%20cups%20of%20tea\nexit code 1\n" in said
+
+
+async def test_jupyter_of_the_all_in_one_sandbox_for_programs_and_people(
+    follow: Callable[..., str], tmp_path: Path
+) -> None:
+    said = follow("aio-sandbox")
+
+    assert "the answer is 42\n" in said
+    await open_in_browser(last_link(said), tmp_path, "aio-sandbox", "document.querySelector('.jp-Launcher') !== null")
+
+
+async def test_editor_comes_back_with_its_files(follow: Callable[..., str], tmp_path: Path) -> None:
+    said = follow("vscode-sandbox")
+
+    between = said[said.index("vscode suspended") : said.index("vscode resumed")]
+    assert "pod/vscode" not in between
+    assert "persistentvolumeclaim/workspaces-vscode" in between
+    assert "kept\n" in said
+    # The list of files comes over the editor's WebSocket.
+    await open_in_browser(
+        last_link(said), tmp_path, "vscode-sandbox", "document.body?.innerText.includes('note.txt') === true"
+    )
+
+
+def last_link(said: str) -> str:
+    """The last line that is an address."""
+    return [line for line in said.splitlines() if line.startswith("http://")][-1]
+
+
+async def open_in_browser(link: str, place: Path, name: str, expression: str) -> None:
+    """Open a link in a real browser and wait until the page shows what it shall; a picture is kept."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("the commands work; the page was not looked at, for there is no Chromium")
+    async with chromium(program, place / "profile") as page:
+        await page.open(link)
+        await page.wait_for(expression, 90)
+        assert "agent-sandbox-token" not in await page.evaluate("location.href")
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(ARTEFACTS / f"{name}.png")
