@@ -32,6 +32,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 SERVER = str(EXAMPLES / "mcp-server" / "server.py")
 NEEDS_A_CLUSTER = {"echo", "helm", "kubectl", "podman", "python"}
+NEEDS_A_REAL_SERVER = {"hpa"}
+"""The local stack has no HorizontalPodAutoscaler; test/envtest/test_examples_on_a_real_server.py applies it."""
 
 Type = Callable[..., subprocess.CompletedProcess[str]]
 needs_gvisor = pytest.mark.skipif(
@@ -88,7 +90,7 @@ def check_cluster(type_: Type) -> Callable[[str], None]:
             assert words[0] in NEEDS_A_CLUSTER or line.startswith("  "), line
             for word in words[1:]:
                 assert not word.startswith("examples/") or (REPOSITORY / word).exists(), line
-            if words[:2] == ["kubectl", "apply"]:
+            if words[:2] == ["kubectl", "apply"] and example not in NEEDS_A_REAL_SERVER:
                 kubeconfig = "export KUBECONFIG=$(agent-sandbox local kubeconfig)"
                 type_([kubeconfig, shlex.join([*words, "--dry-run=server", "--validate=strict"])])
 
@@ -369,3 +371,28 @@ def test_langchain_gets_failures_as_messages_and_everything_as_artifact(
     assert (missing.status, "nothing" in missing.content) == ("error", True)
     assert (empty.status, empty.content) == ("success", "")
     assert asynchronous.content == "async\n"
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed: `make tools` brings it")
+def test_hpa(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    environment: dict[str, str],
+    check_cluster: Callable[[str], None],
+) -> None:
+    """On a stack of its own, because the shared one shows no metrics."""
+    environment |= {"AGENT_SANDBOX_API_PORT": "0", "AGENT_SANDBOX_ROUTER_PORT": "0"}
+    environment.pop("AGENT_SANDBOX_STATE_DIR")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    lines = [line.replace("9101", port) for line in commands("hpa", "On this machine")]
+
+    said = run("bash", "-euo", "pipefail", "-c", "\n".join(lines), timeout=120).stdout
+
+    shown = (EXAMPLES / "hpa" / "README.md").read_text()
+    query = next(line for line in said.splitlines() if line.startswith("query: "))
+    assert query in shown.splitlines()
+    step = re.search(r"(\d+) claims; the metric says ([\d.]+) per second; the pool gets (\d+) replicas", said)
+    assert step is not None
+    assert float(step[2]) > 0
+    assert re.search(rf"^hpa-pool +{step[3]} +{step[3]} ", said, re.MULTILINE)
+    check_cluster("hpa")
