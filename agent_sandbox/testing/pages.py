@@ -43,3 +43,11 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     """All fenced blocks of a page that name a language, in order."""
     return [Block(match["language"], match["text"], match["note"] or "") for match in _BLOCK.finditer(page.read_text())]
+
+
+def shell_lines(page: Path, heading: str) -> list[str]:
+    """The lines of the shell blocks below a heading of a page, up to the next heading of the same depth."""
+    section = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^\1 |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert section is not None, f"{page} has no heading {heading!r}"
+    blocks = (match for match in _BLOCK.finditer(section.group(2)) if match["language"] == "sh")
+    return [line for block in blocks for line in block["text"].splitlines()]

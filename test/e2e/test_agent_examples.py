@@ -20,6 +20,7 @@ import pytest
 
 from agent_sandbox import AsyncSandboxes, ConnectionOptions, SandboxClient
 from agent_sandbox.local.node import gvisor_trial
+from agent_sandbox.testing.pages import shell_lines
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,11 +52,7 @@ needs_langchain = pytest.mark.skipif(
 
 def commands(example: str, heading: str) -> list[str]:
     """The lines of the shell blocks below a heading of an example's README."""
-    text = (EXAMPLES / example / "README.md").read_text()
-    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert section is not None, f"{example} has no heading {heading!r}"
-    blocks = re.findall(r"^```sh\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
-    return "".join(blocks).splitlines()
+    return shell_lines(EXAMPLES / example / "README.md", heading)
 
 
 @pytest.fixture

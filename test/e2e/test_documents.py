@@ -9,16 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from agent_sandbox.testing.pages import shell_lines
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def shell_blocks(document: Path, heading: str) -> list[str]:
-    """The shell blocks below a heading of a Markdown file, up to the next heading of the same depth."""
-    text = document.read_text()
-    match = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^\1 |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert match is not None, f"{document.name} has no heading {heading!r}"
-    return re.findall(r"^```sh\n(.*?)^```", match.group(2), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.node
@@ -27,7 +21,7 @@ def shell_blocks(document: Path, heading: str) -> list[str]:
 def test_the_five_minutes_of_the_readme_work_as_written(run: Run, environment: dict[str, str]) -> None:
     """All commands of the section, in order, in one shell; kubectl's where there is a kubectl."""
     environment |= {"AGENT_SANDBOX_API_PORT": "0", "AGENT_SANDBOX_ROUTER_PORT": "0"}
-    lines = "".join(shell_blocks(REPOSITORY / "README.md", "Five minutes")).splitlines()
+    lines = shell_lines(REPOSITORY / "README.md", "Five minutes")
     if shutil.which("kubectl") is None:
         lines = [line for line in lines if not line.startswith("kubectl")]
 

@@ -3,7 +3,6 @@
 What they need beyond this repository comes by ``hack/example_software.sh``.
 """
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from agent_sandbox.testing.browser import chromium
+from agent_sandbox.testing.pages import shell_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.node,
+    pytest.mark.timeout(600),  # the first time, what an example needs is fetched and compiled
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH"),
+]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,11 +30,7 @@ CLUSTER_PROGRAMS = {"agent-sandbox", "export", "kubectl", "podman", "printf", "p
 
 def commands(example: str, heading: str) -> list[str]:
     """The lines of the shell blocks below a heading of an example's README."""
-    text = (EXAMPLES / example / "README.md").read_text()
-    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert section is not None, f"{example} has no heading {heading!r}"
-    blocks = re.findall(r"^```sh\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
-    return "".join(blocks).splitlines()
+    return shell_lines(EXAMPLES / example / "README.md", heading)
 
 
 @pytest.fixture
