@@ -79,7 +79,7 @@ def main() -> None:
     """Make demand until the query shows it, then scale as the autoscaler would."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", default="127.0.0.1:9101", help="the controllers' /metrics (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=8, help="how long claims come (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=6, help="how long claims come (%(default)s)")
     given = parser.parse_args()
     query = adapter_query("default")
     print("query:", query)

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,25 @@ needs_langchain = pytest.mark.skipif(
 def commands(example: str, heading: str) -> list[str]:
     """The lines of the shell blocks below a heading of an example's README."""
     return shell_lines(EXAMPLES / example / "README.md", heading)
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> str:
+    """Where the stack shows its metrics."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, metrics_port: str) -> Iterator[Path]:
+    """The running stack; gives its state directory."""
+    state = tmp_path_factory.mktemp("stack") / "state"
+    program = str(Path(sys.executable).with_name("agent-sandbox"))
+    ports = ["--api-port", "0", "--router-port", "0", "--metrics-port", metrics_port]
+    where = ["--state-dir", str(state), "--quiet"]
+    subprocess.run([program, "local", "up", "--background", *ports, *where], check=True)
+    yield state
+    subprocess.run([program, "local", "down", "--purge", *where], check=True)
 
 
 @pytest.fixture
@@ -371,19 +390,8 @@ def test_langchain_gets_failures_as_messages_and_everything_as_artifact(
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed: `make tools` brings it")
-def test_hpa(
-    run: Callable[..., subprocess.CompletedProcess[str]],
-    environment: dict[str, str],
-    check_cluster: Callable[[str], None],
-) -> None:
-    """On a stack of its own, because the shared one shows no metrics."""
-    environment |= {"AGENT_SANDBOX_API_PORT": "0", "AGENT_SANDBOX_ROUTER_PORT": "0"}
-    environment.pop("AGENT_SANDBOX_STATE_DIR")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    lines = [line.replace("9101", port) for line in commands("hpa", "On this machine")]
-
-    said = run("bash", "-euo", "pipefail", "-c", "\n".join(lines), timeout=120).stdout
+def test_hpa(type_: Type, metrics_port: str, check_cluster: Callable[[str], None]) -> None:
+    said = type_([line.replace("9101", metrics_port) for line in commands("hpa", "On this machine")]).stdout
 
     shown = (EXAMPLES / "hpa" / "README.md").read_text()
     query = next(line for line in said.splitlines() if line.startswith("query: "))
