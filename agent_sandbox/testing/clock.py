@@ -12,9 +12,12 @@ jump. Nothing outside can be known to be under way, so a test that talks to anot
 """
 
 import asyncio
+import importlib
+import importlib.util
 import selectors
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -61,6 +64,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._virtual_now = 0.0  # so that the tasks can still be cancelled
             raise StuckError("a month of virtual time has passed: the test waits for what never happens")
 
+    def run_forever(self) -> None:
+        """As asyncio, and recognised by anyio between tasks, too: that is where the loop asks for its threads."""
+        with _recognised_as_asyncio():
+            super().run_forever()
+
     @property
     def waits_for_threads(self) -> bool:
         """True while a thread works for a task of this loop."""
@@ -81,6 +89,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _thread_returned(self, _: asyncio.Future[T]) -> None:
         self._threads_busy -= 1
+
+
+@contextmanager
+def _recognised_as_asyncio() -> Iterator[None]:
+    """Where sniffio is installed, anyio asks it which loop runs, and sniffio knows asyncio by the current task only."""
+    if importlib.util.find_spec("sniffio") is None:
+        yield
+        return
+    local = importlib.import_module("sniffio").thread_local
+    before, local.name = local.name, "asyncio"
+    try:
+        yield
+    finally:
+        local.name = before
 
 
 class _JumpingSelector(selectors.BaseSelector):
