@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,9 +55,18 @@ def test_a_stack_killed_during_the_demo_comes_back_with_its_sandboxes(run: Run, 
     environment["AGENT_SANDBOX_STACK"] = "demo"
     run("agent-sandbox", "apply", "-f", "config/samples/sandboxwarmpool.yaml", "--wait")
 
-    objects = json.loads(run("agent-sandbox", "local", "status", "-o", "json").stdout)["objects"]
+    objects = objects_at_rest(run)
     assert objects["claims"] == objects["readyClaims"] == 1
     assert objects["sandboxes"] == objects["readySandboxes"] == objects["pods"] == 3
+
+
+def objects_at_rest(run: Run) -> dict[str, int]:
+    """What the stack counts once the claim is Ready again; what there is after half a minute if it is not."""
+    deadline = time.monotonic() + 30
+    while True:
+        objects: dict[str, int] = json.loads(run("agent-sandbox", "local", "status", "-o", "json").stdout)["objects"]
+        if objects["readyClaims"] or time.monotonic() > deadline:
+            return objects
 
 
 def kill_stack(state: Path) -> None:
