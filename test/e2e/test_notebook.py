@@ -74,7 +74,10 @@ async def notebook(state_dir: Path, archive: Path) -> AsyncIterator[AsyncSandbox
 async def run_a_cell(page: Page, code: str) -> None:
     """Type into the first cell of an open notebook, run it, and wait for what it prints."""
     await page.wait_for("document.querySelector('.jp-Notebook .cm-content') !== null", 120)
-    # The kernel's WebSocket is up when its indicator says idle.
+    # The indicator of the kernel says idle before there is one; running a cell then asks for a kernel instead.
+    sessions = "fetch(location.pathname.replace(/notebooks.*/, 'api/sessions')).then((answer) => answer.json())"
+    connected = "(one) => location.pathname.endsWith(one.path) && one.kernel.connections > 0"
+    await page.wait_for(f"{sessions}.then((all) => all.some({connected}))", 120)
     await page.wait_for("document.querySelector('[data-status=idle]') !== null", 120)
     await page.evaluate("document.querySelector('.jp-Notebook .cm-content').focus()")
     await page.call("Input.insertText", text=code)
