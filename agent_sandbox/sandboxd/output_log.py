@@ -103,7 +103,7 @@ class OutputLog:
 
     def append(self, channel: int, data: bytes) -> None:
         """Take the next piece."""
-        now = anyio.current_time()
+        now = _now()
         for reader in self._readers:
             if reader.confirmed == self.last:
                 reader.moved_at = now
@@ -124,7 +124,7 @@ class OutputLog:
             self._readers.discard(earlier)
             earlier.replaced.set()
         place = min(after, self.last)
-        reader = Reader(place, name, place, anyio.current_time())
+        reader = Reader(place, name, place, _now())
         self._readers.add(reader)
         self._confirm(reader, place)
         return reader
@@ -133,7 +133,7 @@ class OutputLog:
         """Stop reading."""
         self._readers.discard(reader)
         if not self._readers:
-            self._left_at = anyio.current_time()
+            self._left_at = _now()
         self._make_room()
 
     def gap(self, reader: Reader) -> tuple[int, int] | None:
@@ -164,7 +164,7 @@ class OutputLog:
     def _confirm(self, reader: Reader, sequence: int) -> None:
         if sequence > reader.confirmed:
             reader.confirmed = sequence
-            reader.moved_at = anyio.current_time()
+            reader.moved_at = _now()
         self._delivered = max(self._delivered, sequence)
         if self._held:
             self._make_room()
@@ -198,7 +198,7 @@ class OutputLog:
     def _may_forget(self, piece: Piece) -> bool:
         if self._overflow is Overflow.DROP:
             return True
-        now = anyio.current_time()
+        now = _now()
         behind = [reader for reader in self._readers if reader.confirmed < piece.sequence]
         if behind:
             # One that takes nothing, because its machine or its network died, must not stop those that go on.
@@ -208,3 +208,9 @@ class OutputLog:
         if self._overflow is Overflow.BLOCK:
             return False
         return self._left_at is None or now - self._left_at > ATTACH_GRACE
+
+
+def _now() -> float:
+    """The loop's time. Not asked of anyio: output comes in by callbacks, between tasks, where anyio does not know which
+    loop runs if sniffio is installed."""
+    return asyncio.get_running_loop().time()
