@@ -7,12 +7,14 @@ import pytest
 
 ENGLISH = Path(__file__).resolve().parents[2] / "docs" / "reference"
 JAPANESE = Path(__file__).resolve().parents[2] / "docs" / "ja" / "reference"
-PAGES = sorted(page.relative_to(ENGLISH) for room in ("CRDs", "python-sdk") for page in (ENGLISH / room).glob("*.md"))
+PAGES = sorted(
+    page.relative_to(ENGLISH) for room in ("CRDs", "python-sdk", "examples") for page in (ENGLISH / room).glob("*.md")
+)
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_there_are_pages() -> None:
-    assert len(PAGES) == 9
+    assert len(PAGES) == 14
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -35,6 +37,9 @@ def test_a_page_has_its_twin_with_the_same_code(page: Path) -> None:
         ("CRDs/SandboxWarmPool.md", "## Spec フィールド"),
         ("CRDs/SandboxWarmPool.md", "## HPA"),
         ("python-sdk/SandboxClient.md", "## 内部動作"),
+        ("examples/python-runtime-sandbox.md", "## API"),
+        ("examples/python-runtime-sandbox.md", "## マニフェスト"),
+        ("examples/vscode-sandbox.md", "## マニフェスト"),
     ],
 )
 def test_the_patterns_of_the_seed_find_their_sections(page: str, heading: str) -> None:
