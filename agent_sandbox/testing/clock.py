@@ -43,6 +43,15 @@ class StuckError(RuntimeError):
     """A deadlock, or a wait without end, in virtual time: found at once instead of by the test's timeout."""
 
 
+class RealTimeLoop(asyncio.SelectorEventLoop):
+    """An ordinary asyncio loop, which anyio also recognises in callbacks, as under ``anyio.run``."""
+
+    def run_forever(self) -> None:
+        """As asyncio."""
+        with _recognised_as_asyncio():
+            super().run_forever()
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio loop in virtual time, which starts at 0."""
 

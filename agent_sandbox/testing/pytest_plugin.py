@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from agent_sandbox.testing.clock import VirtualClock, VirtualTimeLoop
+from agent_sandbox.testing.clock import RealTimeLoop, VirtualClock, VirtualTimeLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +27,7 @@ def pytest_asyncio_loop_factories(
     """Choose the loop of a test by its marker."""
     if item.get_closest_marker("virtual_time") is not None:
         return {"virtual": VirtualTimeLoop}
-    return {"real": asyncio.new_event_loop}
+    return {"real": RealTimeLoop}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from agent_sandbox.testing.apiserver import InMemoryApiServer, load_manifests
-from agent_sandbox.testing.clock import VirtualClock, VirtualTimeLoop
+from agent_sandbox.testing.clock import RealTimeLoop, VirtualClock, VirtualTimeLoop
 from agent_sandbox.testing.conformance import PATIENCE_SECONDS, UNCONNECTED, Api, EmbeddedWire, Wire, kubeconfig_wire
 
 KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
@@ -75,7 +75,7 @@ async def _opened(api: Api) -> AsyncIterator[None]:
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run each test once per server; against the embedded one, time jumps."""
     servers: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"embedded": VirtualTimeLoop}
-    return servers | ({"kubernetes": asyncio.new_event_loop} if KUBECONFIG else {})
+    return servers | ({"kubernetes": RealTimeLoop} if KUBECONFIG else {})
 
 
 @pytest.fixture

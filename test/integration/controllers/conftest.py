@@ -25,6 +25,7 @@ from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.kube import ConflictError, KubeClient, MergePatch, NotFoundError, Transport
 from agent_sandbox.runtime import Cache, Change, Manager, ManagerOptions
 from agent_sandbox.testing import FaultyTransport, InMemoryApiServer, VirtualClock, VirtualTimeLoop
+from agent_sandbox.testing.clock import RealTimeLoop
 from agent_sandbox.testing.real_apiserver import RealApiServer
 from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, PodView
 from agent_sandbox_api.crds import load_crds
@@ -332,7 +333,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Time is virtual where the server is ours."""
-    return {"real": asyncio.new_event_loop} if KUBECONFIG else {"virtual": VirtualTimeLoop}
+    return {"real": RealTimeLoop} if KUBECONFIG else {"virtual": VirtualTimeLoop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
