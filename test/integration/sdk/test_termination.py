@@ -101,6 +101,7 @@ def test_sigterm_while_an_asynchronous_client_waits_for_its_sandbox_leaves_no_cl
     program = start(
         """
         import asyncio
+        import threading
         from contextlib import asynccontextmanager
         from agent_sandbox import AsyncSandboxes, ConnectionOptions
         from agent_sandbox.local.apiserver.site import ApiServerSite
@@ -111,7 +112,8 @@ def test_sigterm_while_an_asynchronous_client_waits_for_its_sandbox_leaves_no_cl
                 yield site
 
         site = loop.host(serving()).enter()
-        cluster.answer = lambda claim: print("ready", flush=True)
+        # A moment later, so that the answer to the create has arrived and the client waits.
+        cluster.answer = lambda claim: threading.Timer(1.0, print, ("ready",), {"flush": True}).start()
 
         async def main():
             kubeconfig = site.credentials.kubeconfig_file
