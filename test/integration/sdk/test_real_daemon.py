@@ -156,9 +156,6 @@ async def test_megabytes_of_input_and_output_arrive_whole(cluster: PretendCluste
     assert not result.stdout_truncated
 
 
-@pytest.mark.skipif(
-    bool(os.environ.get("CI")), reason="stood still once in five runs for 30 s: an open fault, see CHANGELOG"
-)
 async def test_a_command_that_answers_more_input_than_all_buffers_hold_does_not_stand_still(
     cluster: PretendCluster,
 ) -> None:
