@@ -3,14 +3,13 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
-from agent_sandbox.kube import KubeClient, KubeError, RawResponse, RawStream, Transport
-from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS
+from agent_sandbox.kube import KubeClient, KubeError, RawResponse, Transport
+from agent_sandbox.kube.transport import READING_METHODS, RequestOptions, TransportDecorator
 
 _SAMPLE: Final = re.compile(rb"^apiserver_request_total\{([^}]*)\} ([0-9.e+]+)", re.MULTILINE)
 _LABEL: Final = re.compile(rb'(\w+)="([^"]*)"')
@@ -24,45 +23,19 @@ Writes = Counter[str]
 """Successful writes by ``verb resource[/subresource]``."""
 
 
-class CountingTransport:
+class CountingTransport(TransportDecorator):
     """Counts the benchmark's own writes as the server does, so that they can be subtracted."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.writes: Writes = Counter()
 
-    @property
-    def host(self) -> str:
-        """The server of the inner transport."""
-        return self._inner.host
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] = NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> RawResponse:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         """Send, and count a write that succeeded."""
-        answer = await self._inner.request(
-            method, path, query=query, body=body, content_type=content_type, timeout=timeout
-        )
+        answer = await self._inner.request(method, path, **options)
         if method not in READING_METHODS and answer.status < 300:
             self.writes[f"{_METHODS[method]} {_resource_of(path, names_object=method != 'POST')}"] += 1
         return answer
-
-    def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
-    ) -> AbstractAsyncContextManager[RawStream]:
-        """Streams are reads."""
-        return self._inner.stream(method, path, query=query, read_timeout=read_timeout)
-
-    async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self._inner.aclose()
 
 
 def _resource_of(path: str, *, names_object: bool) -> str:

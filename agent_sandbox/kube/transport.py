@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, TypedDict, Unpack
 from urllib.parse import urlencode
 
 NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -78,6 +78,48 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keywords of ``Transport.request``."""
+
+    query: Mapping[str, str]
+    body: bytes | None
+    content_type: str | None
+    timeout: float | None
+
+
+class StreamOptions(TypedDict, total=False):
+    """The keywords of ``Transport.stream``."""
+
+    query: Mapping[str, str]
+    read_timeout: float | None
+
+
+class TransportDecorator:
+    """A transport that passes everything on to an inner one; a subclass overrides what it adds to."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    @property
+    def host(self) -> str:
+        """The server of the inner transport."""
+        return self._inner.host
+
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        """As the inner transport."""
+        return await self._inner.request(method, path, **options)
+
+    def stream(
+        self, method: str, path: str, **options: Unpack[StreamOptions]
+    ) -> AbstractAsyncContextManager[RawStream]:
+        """As the inner transport."""
+        return self._inner.stream(method, path, **options)
+
+    async def aclose(self) -> None:
+        """Close the inner transport."""
+        await self._inner.aclose()
 
 
 def target_of(path: str, query: Mapping[str, str]) -> str:

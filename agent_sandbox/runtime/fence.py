@@ -4,14 +4,15 @@ Leadership that only a task knows of is not enough: that task may be late. The f
 every single request asks it; what is under way at the deadline is cut.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Unpack
 
 import anyio
 
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import RawResponse, RawStream, Transport
-from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS
+from agent_sandbox.kube import RawResponse, Transport
+from agent_sandbox.kube.transport import READING_METHODS, RequestOptions, TransportDecorator
 from agent_sandbox.runtime.errors import LeadershipLostError, WriteCutError
 
 
@@ -65,44 +66,16 @@ class Fence:
         return anyio.current_time() + self._open_until - self._clock.monotonic()
 
 
-class FencedTransport:
-    """Reads pass, writes ask the fence."""
+class FencedTransport(TransportDecorator):
+    """Reads pass, writes ask the fence. Streams are watches and logs: reads."""
 
     def __init__(self, inner: Transport, fence: Fence) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._fence = fence
 
-    @property
-    def host(self) -> str:
-        """The server of the inner transport."""
-        return self._inner.host
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] = NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> RawResponse:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         """Send, if it is a read or the fence is open."""
         if method in READING_METHODS:
-            return await self._inner.request(
-                method, path, query=query, body=body, content_type=content_type, timeout=timeout
-            )
+            return await self._inner.request(method, path, **options)
         with self._fence.guard():
-            return await self._inner.request(
-                method, path, query=query, body=body, content_type=content_type, timeout=timeout
-            )
-
-    def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
-    ) -> AbstractAsyncContextManager[RawStream]:
-        """Streams are watches and logs: reads."""
-        return self._inner.stream(method, path, query=query, read_timeout=read_timeout)
-
-    async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self._inner.aclose()
+            return await self._inner.request(method, path, **options)

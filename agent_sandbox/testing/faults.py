@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
 import msgspec
 
 from agent_sandbox.kube import OutcomeUnknownError, RawResponse, RawStream, Transport, UnreachableError
-from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS
+from agent_sandbox.kube.transport import READING_METHODS, RequestOptions, StreamOptions, TransportDecorator
 
 
 class _Kind(StrEnum):
@@ -131,7 +131,7 @@ class SeenRequest:
         return self.method not in READING_METHODS
 
 
-class FaultyTransport:
+class FaultyTransport(TransportDecorator):
     """Decorates a transport. The first rule that concerns a request is applied to it.
 
     Attributes:
@@ -139,7 +139,7 @@ class FaultyTransport:
     """
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._rules: list[Rule] = []
         # Cleared while the network is cut; requests then meet `unreachable` and streams break.
         self._cut = False
@@ -148,11 +148,6 @@ class FaultyTransport:
         # Streams that wait for their next chunk.
         self._waiting: set[anyio.CancelScope] = set()
         self.seen: list[SeenRequest] = []
-
-    @property
-    def host(self) -> str:
-        """The server of the inner transport."""
-        return self._inner.host
 
     def inject(
         self,
@@ -197,50 +192,35 @@ class FaultyTransport:
         """The writes that were tried, in order."""
         return [request for request in self.seen if request.is_write]
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] = NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> RawResponse:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         """Send one request, unless a fault says otherwise."""
-        fault = self._note(method, path, body, watch=False)
-
-        async def send(left: float | None = timeout) -> RawResponse:
-            return await self._inner.request(
-                method, path, query=query, body=body, content_type=content_type, timeout=left
-            )
-
+        timeout = options.get("timeout")
+        fault = self._note(method, path, options.get("body"), watch=False)
         if self._cut:
             await anyio.sleep(timeout if timeout is not None else 60.0)
             raise OutcomeUnknownError(f"{method} {path}: the network is cut")
-        match fault.kind if fault is not None else None:
-            case None:
-                return await send()
+        if fault is None:
+            return await self._inner.request(method, path, **options)
+        match fault.kind:
             case _Kind.UNREACHABLE:
                 raise UnreachableError(f"{method} {path}: injected: no connection")
             case _Kind.LOST_REQUEST:
                 raise OutcomeUnknownError(f"{method} {path}: injected: the request was lost")
             case _Kind.LOST_ANSWER:
-                await send()
+                await self._inner.request(method, path, **options)
                 raise OutcomeUnknownError(f"{method} {path}: injected: the answer was lost")
-        assert fault is not None
-        if fault.kind is _Kind.REFUSED:
-            return _refusal(fault)
+            case _Kind.REFUSED:
+                return _refusal(fault)
         if timeout is not None and fault.seconds >= timeout:
             await anyio.sleep(timeout)
             raise OutcomeUnknownError(f"{method} {path}: injected: no answer within {timeout} s")
         await anyio.sleep(fault.seconds)
-        return await send(None if timeout is None else timeout - fault.seconds)
+        if timeout is not None:
+            options["timeout"] = timeout - fault.seconds
+        return await self._inner.request(method, path, **options)
 
     @asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
-    ) -> AsyncIterator[RawStream]:
+    async def stream(self, method: str, path: str, **options: Unpack[StreamOptions]) -> AsyncIterator[RawStream]:
         """Open a stream, unless a fault says otherwise."""
         fault = self._note(method, path, None, watch=True)
         if self._cut or (fault is not None and fault.kind is _Kind.UNREACHABLE):
@@ -249,12 +229,9 @@ class FaultyTransport:
             refusal = _refusal(fault)
             yield _Refused(refusal.status, refusal.headers, refusal.body)
             return
-        async with self._inner.stream(method, path, query=query, read_timeout=None) as stream:
+        read_timeout = options.pop("read_timeout", None)
+        async with self._inner.stream(method, path, **options) as stream:
             yield _FaultyStream(self, stream, fault, read_timeout)
-
-    async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self._inner.aclose()
 
     def _note(self, method: str, path: str, body: bytes | None, *, watch: bool) -> Fault | None:
         fault = None

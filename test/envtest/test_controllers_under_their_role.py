@@ -4,15 +4,16 @@ There is no kubelet; the test plays one and makes every Pod run.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import anyio
 import pytest
 
 from agent_sandbox.clock import SystemClock
-from agent_sandbox.kube import EventType, KubeClient, MergePatch, RawResponse, RawStream, Transport, connect
+from agent_sandbox.kube import EventType, KubeClient, MergePatch, RawResponse, Transport, connect
+from agent_sandbox.kube.transport import RequestOptions, TransportDecorator
 from agent_sandbox.runtime import Manager, ManagerOptions
 from agent_sandbox.sdk import AsyncSandboxes, ConnectionOptions, SandboxTemplateNotFoundError
 from agent_sandbox.testing.envtest import Kubernetes
@@ -108,28 +109,18 @@ async def until_gone(client: KubeClient, resource: Resource[Any], namespace: str
                     return
 
 
-class NotingTransport:
+class NotingTransport(TransportDecorator):
     """Passes everything on and keeps what the server forbade; a namespace that ends lacks no rights."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.forbidden: list[str] = []
 
-    @property
-    def host(self) -> str:
-        return self._inner.host
-
-    async def request(self, method: str, path: str, **arguments: Any) -> RawResponse:
-        answer = await self._inner.request(method, path, **arguments)
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        answer = await self._inner.request(method, path, **options)
         if answer.status == 403 and b"being terminated" not in answer.body:
             self.forbidden.append(f"{method} {path}: {answer.body.decode()}")
         return answer
-
-    def stream(self, method: str, path: str, **arguments: Any) -> AbstractAsyncContextManager[RawStream]:
-        return self._inner.stream(method, path, **arguments)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 @asynccontextmanager

@@ -1,12 +1,14 @@
 """Crashes after every single write, lost answers, conflicts, and only the declared rights."""
 
 import re
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Unpack
 
 import anyio
 import pytest
 
-from agent_sandbox.kube import RawResponse
+from agent_sandbox.kube import RawResponse, RawStream, Transport
+from agent_sandbox.kube.transport import RequestOptions, StreamOptions, TransportDecorator
 from agent_sandbox.testing import Fault, InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PODS
@@ -16,30 +18,22 @@ from agent_sandbox_controllers import RULES
 pytestmark = pytest.mark.slow
 
 
-class CrashPoint:
+class CrashPoint(TransportDecorator):
     """A wire that reports when a number of writes has taken effect."""
 
-    host = "in-memory"
-
-    def __init__(self, inner: Any, writes: int) -> None:
-        self.inner = inner
+    def __init__(self, inner: Transport, writes: int) -> None:
+        super().__init__(inner)
         self.left = writes
         self.reached = anyio.Event()
 
-    async def request(self, method: str, path: str, **rest: Any) -> Any:
-        answer = await self.inner.request(method, path, **rest)
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        answer = await self._inner.request(method, path, **options)
         if method != "GET":
             self.left -= 1
             if self.left == 0:
                 self.reached.set()
                 await anyio.sleep_forever()
         return answer
-
-    def stream(self, method: str, path: str, **rest: Any) -> Any:
-        return self.inner.stream(method, path, **rest)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -173,31 +167,29 @@ async def test_a_claim_that_waits_takes_the_next_member_that_becomes_ready(make:
         assert mine.status.sandbox_name.startswith("pool-")
 
 
-class Restricted:
+class Restricted(TransportDecorator):
     """A wire that lets through only what the declared rules allow."""
 
-    host = "in-memory"
     PATH = re.compile(
         r"^/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/(?P<ns>[^/]+))?/(?P<plural>[^/]+)"
         r"(?:/(?P<name>[^/]+)(?:/(?P<sub>[^/]+))?)?$"
     )
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
         self.used: set[tuple[str, str, str]] = set()
         self.denied: list[str] = []
 
-    async def request(self, method: str, path: str, **rest: Any) -> Any:
-        if not self.allows(method, path, dict(rest.get("query") or {})):
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        if not self.allows(method, path, dict(options.get("query") or {})):
             return RawResponse(403, {}, b'{"kind":"Status","status":"Failure","reason":"Forbidden","code":403}')
-        return await self.inner.request(method, path, **rest)
+        return await self._inner.request(method, path, **options)
 
-    def stream(self, method: str, path: str, **rest: Any) -> Any:
-        self.allows(method, path, {**(rest.get("query") or {}), "watch": "true"})
-        return self.inner.stream(method, path, **rest)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
+    def stream(
+        self, method: str, path: str, **options: Unpack[StreamOptions]
+    ) -> AbstractAsyncContextManager[RawStream]:
+        self.allows(method, path, {**(options.get("query") or {}), "watch": "true"})
+        return self._inner.stream(method, path, **options)
 
     def allows(self, method: str, path: str, query: dict[str, str]) -> bool:
         match = self.PATH.match(path)

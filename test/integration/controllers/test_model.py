@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import anyio
 import hypothesis
@@ -24,7 +24,8 @@ import pytest
 import structlog
 from hypothesis import strategies as st
 
-from agent_sandbox.kube import ApiError, Propagation, Transport
+from agent_sandbox.kube import ApiError, Propagation, RawResponse, Transport
+from agent_sandbox.kube.transport import RequestOptions, TransportDecorator
 from agent_sandbox.testing import Fault, InMemoryApiServer, VirtualTimeLoop
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
@@ -173,35 +174,28 @@ class Witness:
             self.violations.append(text)
 
 
-@dataclass
-class Wire:
+class Wire(TransportDecorator):
     """The server as the manager reaches it: notes its deletes, and may lose the process after a write."""
 
-    inner: Transport
-    witness: Witness
-    countdown: int | None = None
-    crash: anyio.Event = field(default_factory=anyio.Event)
-    host: str = "in-memory"
+    def __init__(self, inner: Transport, witness: Witness) -> None:
+        super().__init__(inner)
+        self.witness = witness
+        self.countdown: int | None = None
+        self.crash = anyio.Event()
 
-    async def request(self, method: str, path: str, **rest: Any) -> Any:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         if method == "DELETE":
-            options = msgspec.json.decode(rest["body"])
-            uid = (options.get("preconditions") or {}).get("uid")
+            delete_options = msgspec.json.decode(options.get("body") or b"")
+            uid = (delete_options.get("preconditions") or {}).get("uid")
             self.witness.rule(bool(uid), f"4: DELETE {path} carries no UID")
             self.witness.asked_to_delete.add(str(uid))
-        answer = await self.inner.request(method, path, **rest)
+        answer = await self._inner.request(method, path, **options)
         if method != "GET" and self.countdown is not None:
             self.countdown -= 1
             if self.countdown <= 0:
                 self.countdown = None
                 self.crash.set()
         return answer
-
-    def stream(self, method: str, path: str, **rest: Any) -> Any:
-        return self.inner.stream(method, path, **rest)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 names = st.sampled_from(["a", "b", "c"])

@@ -3,15 +3,16 @@
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Unpack
 
 import pytest
 
 from agent_sandbox.bench import StartDelay
 from agent_sandbox.bench.meters import CountingTransport, parse_process_metrics, read_processes, read_server
 from agent_sandbox.kube import KubeClient, RawResponse, RawStream
-from agent_sandbox.kube.transport import NO_QUERY
+from agent_sandbox.kube.transport import RequestOptions, StreamOptions
 
 METRICS = b"""# TYPE apiserver_request_total counter
 apiserver_request_total{code="201",component="apiserver",dry_run="",resource="pods",subresource="",verb="POST"} 3
@@ -34,22 +35,11 @@ class Answering:
     def __init__(self, status: int, body: bytes) -> None:
         self._answer = RawResponse(status, {}, body)
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] = NO_QUERY,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> RawResponse:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         return self._answer
 
     @asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] = NO_QUERY, read_timeout: float | None = None
-    ) -> AsyncIterator[RawStream]:
+    async def stream(self, method: str, path: str, **options: Unpack[StreamOptions]) -> AsyncIterator[RawStream]:
         raise AssertionError("nothing is streamed here")
         yield
 
