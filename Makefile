@@ -98,7 +98,7 @@ install: ## Bring the four kinds (CRDs), and nothing else.
 
 .PHONY: uninstall
 uninstall: ## Remove the four kinds, and with them every sandbox.
-	$(KUBECTL) delete --ignore-not-found -k config/crd
+	@hack/remove.sh kinds
 
 .PHONY: deploy
 deploy: ## Bring everything: REGISTRY=… VERSION=… [COMPONENTS="prometheus grafana"].
@@ -106,7 +106,7 @@ deploy: ## Bring everything: REGISTRY=… VERSION=… [COMPONENTS="prometheus gr
 
 .PHONY: undeploy
 undeploy: ## Remove what deploy brought (the same COMPONENTS), and with it every sandbox.
-	hack/manifests.sh | $(KUBECTL) delete --ignore-not-found -f -
+	@hack/remove.sh everything
 
 .PHONY: kind-up
 kind-up: ## Make a kind cluster with everything in it (needs kind, and docker or podman).
