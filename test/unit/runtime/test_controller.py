@@ -188,6 +188,16 @@ async def test_a_timeout_inside_a_reconcile_is_not_taken_for_its_deadline(virtua
     assert bench.results() == {"success": 1, "error": 1}
 
 
+async def test_a_retry_keeps_the_keys_priority(virtual_clock: VirtualClock) -> None:
+    bench = Bench(virtual_clock, Script(virtual_clock, OSError("x")))
+    bench.queue.add(KEY, priority=LOW_PRIORITY)
+    await bench.worker.handle(await bench.queue.get())
+    bench.queue.done(KEY)
+
+    await virtual_clock.sleep(1)
+    assert bench.queue.priority_of(await bench.queue.get()) == LOW_PRIORITY
+
+
 async def test_a_requeue_keeps_the_keys_priority(virtual_clock: VirtualClock) -> None:
     bench = Bench(virtual_clock, Script(virtual_clock, Result.requeue_after(5)))
     bench.queue.add(KEY, priority=LOW_PRIORITY)

@@ -87,6 +87,18 @@ async def test_a_series_ends_after_ten_quiet_minutes(setup: Setup) -> None:
     assert len(await setup.events()) == 2
 
 
+async def test_a_series_whose_event_is_gone_from_the_server_begins_anew(setup: Setup) -> None:
+    setup.tell()
+    await setup.settle()
+    (event,) = await setup.events()
+    await setup.admin.request("DELETE", f"/apis/events.k8s.io/v1/namespaces/default/events/{event['metadata']['name']}")
+    setup.tell()
+    await setup.settle()
+
+    (anew,) = await setup.events()
+    assert anew["metadata"]["name"] != event["metadata"]["name"]
+
+
 async def test_more_than_ten_similar_events_are_combined(setup: Setup) -> None:
     for number in range(15):
         setup.tell(f"failed for the {number}th time")

@@ -279,6 +279,15 @@ async def test_label_selectors_and_namespaces_limit_what_is_cached(world: World)
         assert {pod.metadata.name for pod in informer.store} == {"b", "c"}
 
 
+async def test_own_writes_in_namespaces_that_are_not_followed_stay_out_of_the_cache(world: World) -> None:
+    await world.client.request("POST", "/api/v1/namespaces", body=b'{"metadata":{"name":"other"}}')
+    informer = world.informer(InformerOptions(namespaces=["default"]))
+
+    async with running(informer):
+        informer.remember(await world.create("a", "other"))
+        assert len(informer.store) == 0
+
+
 async def test_a_transform_changes_what_is_stored(world: World) -> None:
     await world.create("a", app="x")
 

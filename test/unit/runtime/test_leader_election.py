@@ -300,6 +300,22 @@ async def test_somebody_who_takes_the_lease_by_force_deposes_the_leader(
         assert await holder(server) == "usurper", "what belongs to another is not released"
 
 
+async def test_who_stops_before_noticing_that_another_took_the_lease_leaves_it_alone(
+    server: InMemoryApiServer, virtual_clock: VirtualClock
+) -> None:
+    one = Candidate(server, virtual_clock, "one")
+    admin = KubeClient(server.transport(), clock=virtual_clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one.run)
+        await virtual_clock.sleep(5)
+        lease = await admin.get_object(LEASES, "lock", "default")
+        lease["spec"]["holderIdentity"] = "usurper"
+        await admin.update(LEASES, lease)
+        one.scope.cancel()
+
+    assert await holder(server) == "usurper"
+
+
 def test_times_that_would_let_two_leaders_overlap_are_refused() -> None:
     with pytest.raises(ValueError, match="two leaders could overlap"):
         LeaderElectionOptions(namespace="n", name="l", lease_duration=10, renew_deadline=10)

@@ -118,6 +118,15 @@ def test_a_tombstone_does_not_hide_the_successor_of_the_same_name(writer: StoreW
     assert version_of(writer, "a") == "5", "the predecessor's deletion does not concern it"
 
 
+def test_an_own_delete_also_ends_what_had_the_name_before(writer: StoreWriter[MetaOnlyView]) -> None:
+    writer.replace("", [], "1", began=0)
+    writer.remember(view("a", 9, uid="second"))
+    writer.bury("n", "a", "second")
+
+    assert writer.apply("", view("a", 5, uid="first")) == [], "the watch is behind: it was gone before the second came"
+    assert len(writer.apply("", view("a", 12, uid="third"))) == 1
+
+
 def test_a_list_that_was_asked_for_before_the_delete_does_not_bring_the_object_back(
     writer: StoreWriter[MetaOnlyView], clock: HandClock
 ) -> None:
