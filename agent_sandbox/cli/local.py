@@ -169,7 +169,10 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
     directory = stack_directory(name, state_dir)
     stopped = stop(directory, timeout)
     if purge:
-        directory.purge()
+        try:
+            directory.purge()
+        except LocalError as error:
+            raise click.ClickException(str(error)) from error
     if not quiet:
         what = "stopped" if stopped else "was not running"
         click.echo(f"The stack {what}{', and everything of it is removed' if purge else ''}.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent_sandbox.cli.stack_options import stack_directory, stack_options
+from agent_sandbox.local.errors import LocalError
 
 if TYPE_CHECKING:
     from agent_sandbox.local.node.oci import ImageStore
@@ -40,8 +41,9 @@ def import_image(name: str, state_dir: Path | None, source: Path, names: tuple[s
 
     click.echo(f"Unpacking {source} …", err=True)
     try:
+        stack_directory(name, state_dir).create()
         found = _store(name, state_dir).add_layout(source, names)
-    except (ImageFormatError, OSError) as error:
+    except (ImageFormatError, LocalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for image in found:
         click.echo(f"{image.digest}  {', '.join(image.names) or '(no name: give it one with --as)'}")

@@ -1,7 +1,8 @@
 """The state directory of a local stack: where everything lies that a stack leaves on disk.
 
 One running stack owns a directory by an advisory lock that dies with its process, so a killed stack never blocks the
-next one. Several stacks live side by side under different names.
+next one. Several stacks live side by side under different names. The lock's file is also the mark by which a stack
+knows a directory for its own: no other is ever used or removed.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_sandbox.local.errors import StackRunningError
+from agent_sandbox.local.errors import ForeignDirectoryError, StackRunningError
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,21 @@ class StateDirectory:
         return self.root / "lock"
 
     def create(self) -> None:
-        """Make the directory, closed to other users."""
+        """Make the directory, closed to other users; one that exists must be empty or a stack's.
+
+        Raises:
+            ForeignDirectoryError: something else is in it.
+        """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._is_ours() and any(self.root.iterdir()) and not self._is_ours():
+            raise ForeignDirectoryError(self.root, "give it one of its own with `--state-dir`")
+        status = self.root.stat()
+        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            self.root.chmod(0o700)
+        self._lock.touch(mode=0o600)
+
+    def _is_ours(self) -> bool:
+        return self._lock.is_file()
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -90,12 +104,18 @@ class StateDirectory:
         return None
 
     def purge(self) -> None:
-        """Remove everything, control groups that a killed stack left too. Call it only while no stack runs on it."""
+        """Remove everything, control groups that a killed stack left too. Call it only while no stack runs on it.
+
+        Raises:
+            ForeignDirectoryError: no stack ever used the directory; nothing of it is removed.
+        """
         from agent_sandbox.local.node.cgroups import remove_recorded_groups  # the whole node: not for every command
         from agent_sandbox.local.node.records import remove_tree
 
         if not self.root.exists():
             return
+        if not self._is_ours():
+            raise ForeignDirectoryError(self.root, "nothing of it was removed; name a stack's own with `--state-dir`")
         remove_recorded_groups(self.node)
         remove_tree(self.root)
         # Our own folder of stacks goes with the last of them; anybody else's stays.

@@ -1,6 +1,7 @@
 """What can go wrong with a local stack as a whole.
 
 LocalError
+├── ForeignDirectoryError   the state directory is somebody else's
 ├── StackRunningError   another process owns the state directory
 ├── StackNotRunningError   nothing runs there
 ├── StackFailedError    it stopped before it was ready
@@ -12,6 +13,13 @@ from pathlib import Path
 
 class LocalError(Exception):
     """Base of the errors of the local stack."""
+
+
+class ForeignDirectoryError(LocalError):
+    """The directory holds something, and no stack ever used it."""
+
+    def __init__(self, directory: Path, advice: str) -> None:
+        super().__init__(f"{directory} holds other things than a stack's: {advice}.")
 
 
 class StackRunningError(LocalError):
