@@ -88,7 +88,8 @@ class Daemon:
         if self._token is None or request.path in OPEN_PATHS:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+        offered = given.strip().encode("utf-8", "surrogateescape")  # a header may hold any bytes
+        if scheme.lower() != "bearer" or not hmac.compare_digest(offered, self._token):
             raise UnauthenticatedError("this sandbox wants 'Authorization: Bearer <token>' with its own token")
 
 

@@ -72,7 +72,7 @@ async def test_a_restart_keeps_the_token_and_the_authority(tmp_path: Path) -> No
 async def test_nobody_gets_in_without_the_token(tmp_path: Path) -> None:
     """401 for no, wrong and other credentials."""
     async with running(tmp_path) as (_, _, session):
-        for header in ("", "Bearer wrong", "Basic abc"):
+        for header in ("", "Bearer wrong", "Bearer \udcff", "Basic abc"):
             async with session.get(PODS, headers={"Authorization": header}) as answer:
                 assert answer.status == 401
                 assert (await answer.json())["reason"] == "Unauthorized"
@@ -89,6 +89,29 @@ async def test_a_body_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
     body = io.BytesIO(b"x" * (3 * 1024 * 1024 + 1))
     async with running(tmp_path) as (_, _, session), session.post(PODS, data=body) as answer:
         assert answer.status == 413
+
+
+async def endless(first: bytes) -> AsyncIterator[bytes]:
+    """A body in chunks of which more is to come for ever."""
+    yield first
+    await anyio.sleep_forever()
+
+
+async def test_a_body_without_a_length_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
+    """Chunks announce no length: the limit counts what comes."""
+    async with running(tmp_path) as (_, _, session):
+        with anyio.fail_after(20):
+            async with session.post(PODS, data=endless(b"x" * (3 * 1024 * 1024 + 1))) as answer:
+                assert answer.status == 413
+
+
+async def test_the_body_of_a_stranger_is_not_read(tmp_path: Path) -> None:
+    """Neither where it is refused nor at what everybody may ask: it would fill the memory."""
+    async with running(tmp_path) as (_, _, session):
+        for path, status in ((PODS, 401), ("/readyz", 200)):
+            with anyio.fail_after(20):
+                async with session.post(path, data=endless(b"x"), headers={"Authorization": ""}) as answer:
+                    assert answer.status == status
 
 
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:

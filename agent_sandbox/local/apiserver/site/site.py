@@ -121,9 +121,8 @@ class ApiServerSite:
         user = self._authenticate(headers.get("authorization", ""), token_in_protocols(incoming))
         if user is None and incoming.path not in _PUBLIC:
             raise UnauthorizedError
-        if (incoming.content_length or 0) > MAX_BODY_BYTES:
-            raise RequestTooLargeError(MAX_BODY_BYTES)
-        body = await incoming.content.read() if incoming.can_read_body else b""
+        # Nobody is asked for a body who may not write: a stranger's is left where it is.
+        body = await _read_body(incoming) if user is not None else b""
         query = split_query(incoming.rel_url.raw_query_string)
         return ApiRequest(
             incoming.method, incoming.path, query, headers, body, user or UserInfo("system:anonymous", ())
@@ -134,6 +133,22 @@ class ApiServerSite:
             return self._credentials.authenticate(protocol_token)
         scheme, _, token = header.partition(" ")
         return self._credentials.authenticate(token.strip()) if scheme.lower() == "bearer" else None
+
+
+async def _read_body(incoming: web.BaseRequest) -> bytes:
+    """The body, however its length is told: announced, in chunks, or packed.
+
+    Raises:
+        RequestTooLargeError: it is longer than Kubernetes allows; no more than that of it was kept.
+    """
+    if (incoming.content_length or 0) > MAX_BODY_BYTES:
+        raise RequestTooLargeError(MAX_BODY_BYTES)
+    body = bytearray()
+    while piece := await incoming.content.readany():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestTooLargeError(MAX_BODY_BYTES)
+    return bytes(body)
 
 
 def _whole(answer: ApiResponse) -> web.Response:
