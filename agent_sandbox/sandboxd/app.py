@@ -20,6 +20,7 @@ from agent_sandbox.sandboxd.errors import SandboxdError, UnauthenticatedError
 from agent_sandbox.sandboxd.execution import Executor
 from agent_sandbox.sandboxd.legacy import LegacyApi
 from agent_sandbox.sandboxd.options import SandboxdOptions
+from agent_sandbox.sandboxd.pages import is_loopback_address, refuse_foreign_page
 from agent_sandbox.sandboxd.process_table import ProcessTable
 from agent_sandbox.sandboxd.reaper import Reaper
 from agent_sandbox.sandboxd.uploads import Uploads
@@ -84,8 +85,12 @@ class Daemon:
 
         Raises:
             UnauthenticatedError: a token is configured and the request does not carry it.
+            ForeignPageError: none is configured, and a stranger's web page made the request.
         """
-        if self._token is None or request.path in OPEN_PATHS:
+        if request.path in OPEN_PATHS:
+            return
+        if self._token is None:
+            refuse_foreign_page(request.headers, on_loopback=is_loopback_address(self.options.host))
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         offered = given.strip().encode("utf-8", "surrogateescape")  # a header may hold any bytes

@@ -3,6 +3,7 @@
 SandboxdError
 |-- InvalidRequestError     the caller's request makes no sense            400 INVALID_ARGUMENT
 |-- UnauthenticatedError    no token, or the wrong one                     401 UNAUTHENTICATED
+|-- ForeignPageError        a web page of another origin asks             403 PERMISSION_DENIED
 |-- PathDeniedError         the path leaves the allowed directories        403 PERMISSION_DENIED
 |-- PathNotFoundError       nothing there                                  404 NOT_FOUND
 |-- ConflictError           something is in the way                        409 CONFLICT
@@ -35,6 +36,13 @@ class UnauthenticatedError(SandboxdError):
 
     status = 401
     code = "UNAUTHENTICATED"
+
+
+class ForeignPageError(SandboxdError):
+    """A web page of another origin made the request, in the browser of somebody who reaches this daemon."""
+
+    status = 403
+    code = "PERMISSION_DENIED"
 
 
 class PathDeniedError(SandboxdError):

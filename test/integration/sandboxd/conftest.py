@@ -52,7 +52,7 @@ class Daemon:
 
     async def get(self, target: str) -> tuple[int, bytes]:
         """GET of a target, byte for byte."""
-        answer = await self.raw(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = await self.raw(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), body
 

@@ -176,7 +176,9 @@ async def test_client_that_goes_away_takes_its_command_with_it(run_daemon: Any, 
     async with run_daemon() as daemon:
         body = f'{{"command": ["sh", "-c", "echo $$ > {tmp_path}/pid; exec sleep 1000"]}}'.encode()
         async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
-            await stream.send(b"POST /execute HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await stream.send(
+                b"POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
             pid = await pid_in(tmp_path / "pid")
 
         assert await gone(pid)
@@ -291,6 +293,54 @@ async def test_token_guards_everything_but_the_probes(run_daemon: Any, tmp_path:
                 statuses.append(response.status)
 
     assert statuses == [200, 200, 401, 401, 200]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Origin: http://evil.example",
+        "Origin: null",
+        "Origin: http://localhost:1",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "Host: evil.example",
+        "Host: evil.example\r\nX-Forwarded-For: 127.0.0.1",
+    ],
+)
+@pytest.mark.parametrize("upgrade", [False, True])
+async def test_a_strangers_page_runs_nothing(run_daemon: Any, header: str, upgrade: bool) -> None:
+    """Neither by a form, whose body may be JSON all the same, nor by a WebSocket, nor under a rebound name."""
+    body = b'{"command": "touch entered"}'
+    async with run_daemon() as daemon:
+        head = f"{header}\r\n" if header.startswith("Host") else f"Host: localhost:{daemon.port}\r\n{header}\r\n"
+        form = f"POST /execute HTTP/1.1\r\n{head}Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        socket = (
+            f"GET /v1/watch HTTP/1.1\r\n{head}Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        )
+        connection = "Connection: Upgrade, close\r\n\r\n" if upgrade else "Connection: close\r\n\r\n"
+        with anyio.fail_after(20):
+            answer = await daemon.raw((socket if upgrade else form).encode() + connection.encode() + body)
+
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert not (daemon.root / "entered").exists()
+
+
+async def test_a_page_of_the_daemons_own_origin_and_one_behind_a_proxy_are_served(run_daemon: Any) -> None:
+    async with run_daemon() as daemon:
+        for headers in (
+            {"Origin": daemon.url, "Sec-Fetch-Site": "same-origin"},
+            {"Origin": "https://agents.example", "Sec-Fetch-Site": "cross-site", "X-Forwarded-For": "10.0.0.1"},
+        ):
+            async with daemon.session.get(daemon.url + "/list/", headers=headers) as response:
+                assert response.status == 200
+
+
+async def test_a_token_of_any_bytes_is_a_wrong_one(run_daemon: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    async with run_daemon(token_file=tmp_path / "token") as daemon:
+        head = b"GET /list/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n"
+        assert (await daemon.raw(head + b"Connection: close\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
 
 
 async def test_stopping_ends_commands_and_answers_their_clients(run_daemon: Any, tmp_path: Path) -> None:

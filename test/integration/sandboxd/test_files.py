@@ -130,7 +130,7 @@ async def test_upload_that_breaks_off_leaves_the_old_file_and_nothing_else(run_d
         (daemon.root / "a").write_text("old")
         async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
             await stream.send(
-                b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+                b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
                 b"Content-Length: 5000000\r\n\r\n--b\r\n"
                 b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 2_000_000
             )

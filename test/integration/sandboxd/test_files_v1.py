@@ -59,7 +59,7 @@ async def test_upload_goes_on_where_it_broke_off(run_daemon: Any) -> None:
         url = "/v1/uploads/up-1?path=big.bin&offset="
         assert await call(daemon, "PUT", url + "0", content[:1_000_000]) == (200, {"offset": 1_000_000, "done": False})
         async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
-            head = f"PUT {url}1000000 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode()
+            head = f"PUT {url}1000000 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode()
             await stream.send(head + content[1_000_000:1_400_000])
         with anyio.fail_after(5):
             offset = 1_000_000
@@ -397,7 +397,7 @@ async def test_a_client_that_hangs_up_in_a_download_is_no_error_of_the_file(
         (daemon.root / "big").write_bytes(bytes(64 * 2**20))
         before = open_descriptors()
         async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
-            await stream.send(b"GET /v1/files/big HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.send(b"GET /v1/files/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await stream.receive()
             raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by a reset
