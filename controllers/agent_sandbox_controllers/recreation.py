@@ -34,7 +34,7 @@ class Recreation:
     def wait_for(self, owner: str, now: float, child: str = "") -> float:
         """Seconds until the next one may be made; 0 if it may be now."""
         made = self._made.get(owner, {}).get(child)
-        if made is None or now - made.last >= FORGIVEN_AFTER:
+        if made is None:
             return 0.0
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(made.count - 1, 10))
         return max(0.0, made.last + delay - now)

@@ -145,6 +145,24 @@ async def test_a_401_with_the_same_token_is_the_answer(tmp_path: Path) -> None:
     assert calls == 1
 
 
+async def test_a_token_that_is_refused_although_it_was_just_rotated_is_not_tried_for_ever(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0")
+    calls = 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        token.write_text(str(calls))
+        return web.Response(status=401)
+
+    async with served(handler) as url:
+        credentials = TokenFile(token, clock=VirtualClock())
+        async with AiohttpTransport(url, credentials=credentials) as transport:
+            assert (await transport.request("GET", "/x", timeout=5)).status == 401
+    assert calls == 2
+
+
 @pytest.mark.virtual_time
 async def test_a_token_file_is_read_again_each_minute_and_survives_its_replacement(
     tmp_path: Path, virtual_clock: VirtualClock
