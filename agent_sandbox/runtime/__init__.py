@@ -28,7 +28,14 @@ from agent_sandbox.runtime.leader_election import LeaderElectionOptions, LeaderE
 from agent_sandbox.runtime.manager import Manager, ManagerOptions
 from agent_sandbox.runtime.metrics import Metrics
 from agent_sandbox.runtime.metrics_auth import KubernetesAuthorizer
-from agent_sandbox.runtime.predicates import all_of, annotations_changed, any_of, generation_changed, labels_changed
+from agent_sandbox.runtime.predicates import (
+    all_of,
+    annotations_changed,
+    any_of,
+    generation_changed,
+    labels_changed,
+    not_own_status,
+)
 from agent_sandbox.runtime.rbac import machinery_rules, role, watch_rules
 from agent_sandbox.runtime.reconcile import Reconciler, Request, Result
 from agent_sandbox.runtime.signals import run_until_signalled
@@ -86,6 +93,7 @@ __all__ = [
     "generation_changed",
     "labels_changed",
     "machinery_rules",
+    "not_own_status",
     "role",
     "run_until_signalled",
     "watch_rules",

@@ -120,11 +120,11 @@ class Cache:
                 "this account list and watch them?"
             ) from error
 
-    def remember(self, resource: Resource[V], view: V) -> None:
-        """Enter the answer to an own write into every store that it concerns."""
+    def remember(self, resource: Resource[V], view: V, *, own: bool = True) -> None:
+        """Enter the answer to an own write (or, if not ``own``, to a read) into every store that it concerns."""
         for (known, _, _), informer in self._informers.items():
             if known == resource:
-                informer.remember(view)
+                informer.remember(view, own=own)
 
     def bury(self, resource: Resource[Any], namespace: str, name: str, uid: str) -> None:
         """Enter an own delete into every store that it concerns."""

@@ -164,10 +164,10 @@ class Informer(Generic[V]):
 
     # Own writes
 
-    def remember(self, view: V) -> None:
-        """Enter the answer to an own write, so that the next reconcile sees it."""
+    def remember(self, view: V, *, own: bool = True) -> None:
+        """Enter the answer to an own write (or, if not ``own``, to a read), so that the next reconcile sees it."""
         if self._follows(view.metadata.namespace):
-            self._tell(self._writer.remember(self._transformed(view)))
+            self._tell(self._writer.remember(self._transformed(view), own=own))
 
     def bury(self, namespace: str, name: str, uid: str) -> None:
         """Enter an own delete that left nothing behind."""

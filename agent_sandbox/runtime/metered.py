@@ -7,7 +7,7 @@ from typing import Unpack
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeError, RawResponse, RawStream, Transport
 from agent_sandbox.kube.transport import RequestOptions, StreamOptions, TransportDecorator
-from agent_sandbox.runtime.metrics import Metrics
+from agent_sandbox.runtime.metrics import Metrics, RequestMetrics
 
 
 class MeteredTransport(TransportDecorator):
@@ -17,23 +17,30 @@ class MeteredTransport(TransportDecorator):
         super().__init__(inner)
         self._metrics = metrics
         self._clock = clock
+        self._meters: dict[str, RequestMetrics] = {}  # by method
 
     async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
         """Send and count."""
-        metrics, host = self._metrics, self._inner.host
         started = self._clock.monotonic()
         code = "<error>"
         try:
             answer = await self._inner.request(method, path, **options)
             code = str(answer.status)
-            metrics.response_size.labels(method, host).observe(len(answer.body))
+            self._of(method).response_size.observe(len(answer.body))
             if answer.status == 429:
-                metrics.request_retries.labels(code, method, host).inc()
+                self._metrics.request_retries.labels(code, method, self.host).inc()
             return answer
         finally:
-            metrics.requests.labels(code, method, host).inc()
-            metrics.request_duration.labels(method, host).observe(self._clock.monotonic() - started)
-            metrics.request_size.labels(method, host).observe(len(options.get("body") or b""))
+            meters = self._of(method)
+            meters.count(code)
+            meters.duration.observe(self._clock.monotonic() - started)
+            meters.request_size.observe(len(options.get("body") or b""))
+
+    def _of(self, method: str) -> RequestMetrics:
+        known = self._meters.get(method)
+        if known is None:
+            known = self._meters[method] = self._metrics.of_requests(method, self.host)
+        return known
 
     @asynccontextmanager
     async def stream(self, method: str, path: str, **options: Unpack[StreamOptions]) -> AsyncIterator[RawStream]:

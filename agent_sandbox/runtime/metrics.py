@@ -143,6 +143,10 @@ class Metrics:
         """The metrics of one informer."""
         return InformerMetrics(self, resource)
 
+    def of_requests(self, method: str, host: str) -> "RequestMetrics":
+        """The metrics of requests of one method to one server."""
+        return RequestMetrics(self, method, host)
+
     def queue(self, name: str) -> "QueueMetrics":
         """The metrics of one controller's queue, all at zero."""
         return QueueMetrics(self, name)
@@ -160,6 +164,25 @@ class ControllerMetrics:
         self.seconds = metrics.reconcile_time.labels(name)
         self.active = metrics.active_workers.labels(name)
         metrics.max_workers.labels(name).set(workers)
+
+
+class RequestMetrics:
+    """The families' children for requests of one method to one server, looked up once."""
+
+    def __init__(self, metrics: Metrics, method: str, host: str) -> None:
+        self.duration = metrics.request_duration.labels(method, host)
+        self.request_size = metrics.request_size.labels(method, host)
+        self.response_size = metrics.response_size.labels(method, host)
+        self._family = metrics.requests
+        self._labels = (method, host)
+        self._by_code: dict[str, Counter] = {}
+
+    def count(self, code: str) -> None:
+        """A request ended with this status."""
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self._family.labels(code, *self._labels)
+        counter.inc()
 
 
 class InformerMetrics:

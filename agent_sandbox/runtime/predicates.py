@@ -6,6 +6,8 @@ A predicate is a function from a change to a bool. New and deleted objects pass 
 from collections.abc import Callable
 from typing import TypeAlias
 
+import msgspec
+
 from agent_sandbox.runtime.store import Change
 from agent_sandbox_api.resource import V
 
@@ -33,6 +35,16 @@ def annotations_changed(change: Change[V]) -> bool:
     if change.old is None or change.new is None or change.is_resync:
         return True
     return change.old.metadata.annotations != change.new.metadata.annotations
+
+
+def not_own_status(change: Change[V]) -> bool:
+    """All but the answer to a status write of this process. For the kind whose status only its own reconciler writes:
+    what it has just computed and written needs no second look. A status that somebody else wrote passes.
+    """
+    if not change.own or change.old is None or change.new is None:
+        return True
+    old, new = change.old.metadata, change.new.metadata
+    return msgspec.structs.replace(old, resource_version=new.resource_version) != new
 
 
 def any_of(*predicates: Predicate[V]) -> Predicate[V]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from agent_sandbox_api.meta import Condition
 from agent_sandbox_api.views import ConditionView
 
 
@@ -16,19 +15,17 @@ def next_condition(
     message: str,
     generation: int,
     now: datetime,
-) -> Condition:
+) -> ConditionView:
     """A condition whose ``lastTransitionTime`` moves only when the status does."""
     since = now.replace(microsecond=0)
     for old in previous:
         if old.type == type and old.status == status and old.last_transition_time is not None:
             since = old.last_transition_time
-    return Condition.model_validate(
-        {
-            "type": type,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": generation,
-            "lastTransitionTime": since,
-        }
+    return ConditionView(
+        type=type,
+        status=status,
+        reason=reason,
+        message=message,
+        observed_generation=generation,
+        last_transition_time=since,
     )

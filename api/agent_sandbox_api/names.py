@@ -3,6 +3,7 @@
 They are those of the Go project, so that dashboards, policies and habits carry over.
 """
 
+from functools import lru_cache
 from typing import Final
 
 AGENTS_GROUP: Final = "agents.x-k8s.io"
@@ -68,6 +69,7 @@ _FNV_OFFSET: Final = 0x811C9DC5
 _FNV_PRIME: Final = 0x01000193
 
 
+@lru_cache(maxsize=4096)
 def name_hash(name: str) -> str:
     """Hash a name into a label value: 32-bit FNV-1a of its UTF-8 bytes, as eight hex digits.
 

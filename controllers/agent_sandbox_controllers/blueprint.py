@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,12 +17,13 @@ from agent_sandbox_api.extensions.v1alpha1 import SandboxTemplate
 from agent_sandbox_api.meta import JsonObject
 from agent_sandbox_api.pod_template import VolumeClaimTemplate
 
+DEFAULTS: Final[Mapping[str, Any]] = {"automountServiceAccountToken": False}
+"""What a template's Pod spec says if its author says nothing."""
+
 
 def secured_pod_spec(spec: JsonObject) -> JsonObject:
     """A copy of a template's Pod spec in which nobody gets API credentials without having asked for them."""
-    secured = copy.deepcopy(spec)
-    secured.setdefault("automountServiceAccountToken", False)
-    return secured
+    return {**DEFAULTS, **copy.deepcopy(spec)}
 
 
 def content_hash(value: Any) -> str:
@@ -53,7 +54,7 @@ def template_hash(template: SandboxTemplate) -> str:
     """The hash of a Sandbox that would be made from this template now."""
     spec = template.spec
     return blueprint_hash(
-        secured_pod_spec(spec.pod_template.spec), volumes_json(spec.volume_claim_templates), spec.service
+        {**DEFAULTS, **spec.pod_template.spec}, volumes_json(spec.volume_claim_templates), spec.service
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from agent_sandbox_api.conditions import next_condition
-from agent_sandbox_api.meta import Condition
+from agent_sandbox_api.meta import format_time
 from agent_sandbox_api.views import ConditionView
 
 
@@ -26,7 +28,7 @@ class Conditions:
         self._previous = {condition.type: condition for condition in previous}
         self._generation = generation
         self._now = now
-        self._next: dict[str, dict[str, Any]] = {kind: _as_json(old) for kind, old in self._previous.items()}
+        self._next = dict(self._previous)
 
     def set(self, type: str, status: str, reason: str, message: str) -> None:
         """State one condition; its transition time moves only if its status does."""
@@ -38,11 +40,11 @@ class Conditions:
             message=message,
             generation=self._generation,
             now=self._now,
-        ).to_json()
+        )
 
     def put(self, condition: ConditionView) -> None:
         """Take over a condition of another object with its own transition time, under this object's generation."""
-        self._next[condition.type] = _as_json(condition) | {"observedGeneration": self._generation}
+        self._next[condition.type] = msgspec.structs.replace(condition, observed_generation=self._generation)
 
     def drop(self, type: str) -> None:
         """Remove one condition."""
@@ -50,18 +52,22 @@ class Conditions:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The list in wire form, sorted by type."""
-        return [self._next[kind] for kind in sorted(self._next)]
+        return conditions_json(self._next.values())
 
 
 def _as_json(condition: ConditionView) -> dict[str, Any]:
-    return Condition(
-        type=condition.type,
-        status=condition.status,
-        reason=condition.reason or "Unknown",
-        message=condition.message,
-        last_transition_time=condition.last_transition_time,
-        observed_generation=condition.observed_generation,
-    ).to_json()
+    # Many a pass computes these, and nearly all find nothing to write: no model is made for the comparison.
+    wire: dict[str, Any] = {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason or "Unknown",
+        "message": condition.message,
+    }
+    if condition.last_transition_time is not None:
+        wire["lastTransitionTime"] = format_time(condition.last_transition_time)
+    if condition.observed_generation is not None:
+        wire["observedGeneration"] = condition.observed_generation
+    return wire
 
 
 def conditions_json(conditions: Iterable[ConditionView]) -> list[dict[str, Any]]:

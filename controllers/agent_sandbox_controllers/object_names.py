@@ -4,6 +4,7 @@ A name that would be too long is cut and gets a hash of its full form, so that t
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 MAX_NAME: Final = 253
@@ -30,6 +31,7 @@ def volume_claim_name(template: str, sandbox: str) -> str:
     return bounded_name(f"{template}-{sandbox}", MAX_NAME)
 
 
+@lru_cache(maxsize=1024)
 def template_id(namespace: str, name: str) -> str:
     """A label value that stands for one template and, unlike the 32-bit name hash, cannot be made to collide."""
     return hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:40]

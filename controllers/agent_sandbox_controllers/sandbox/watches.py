@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from agent_sandbox.runtime import Change, Controller, Request
+from agent_sandbox.runtime import Change, Controller, Request, not_own_status
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.core import (
     NETWORK_POLICIES,
@@ -32,7 +32,7 @@ def sandbox_controller(world: World) -> Controller:
     watches = Watches(world)
     return (
         Controller("sandbox", SandboxReconciler(world), workers=world.options.sandbox_workers)
-        .watches_for(SANDBOXES)
+        .watches_for(SANDBOXES, not_own_status)
         .watches(PODS, watches.of_named_child)
         .watches(SERVICES, watches.of_named_child)
         .watches(PERSISTENT_VOLUME_CLAIMS, watches.of_volume)
@@ -52,20 +52,20 @@ class Watches:
     def of_named_child(self, change: Change[Any]) -> Iterable[Request]:
         """A Pod or a Service: its owner, and whoever waits for its name."""
         meta = change.object.metadata
-        keys = dict.fromkeys(_owners(change))
+        keys: dict[Request, None] = {}
         if self._world.sandboxes.get(meta.namespace, meta.name) is not None:
             keys[Request(meta.namespace, meta.name)] = None
         for sandbox in self._world.sandboxes.by_index(BY_CHILD, f"pod/{meta.namespace}/{meta.name}"):
             keys[_request(sandbox)] = None
-        return keys
+        return _with_owners(keys, change)
 
     def of_volume(self, change: Change[Any]) -> Iterable[Request]:
         """A PersistentVolumeClaim: its owner, and whoever wants one of that name."""
         meta = change.object.metadata
-        keys = dict.fromkeys(_owners(change))
+        keys: dict[Request, None] = {}
         for sandbox in self._world.sandboxes.by_index(BY_CHILD, f"pvc/{meta.namespace}/{meta.name}"):
             keys[_request(sandbox)] = None
-        return keys
+        return _with_owners(keys, change)
 
     def of_policy(self, change: Change[NetworkPolicyView]) -> Iterable[Request]:
         """A NetworkPolicy: Sandboxes that may wait for it."""
@@ -90,6 +90,16 @@ class Watches:
             if namespace in (None, sandbox.metadata.namespace)
             and not is_condition_true(sandbox.status.conditions, CONDITION_READY)
         ]
+
+
+def _with_owners(keys: dict[Request, None], change: Change[Any]) -> dict[Request, None]:
+    """The keys with those of the owners; without them if it was the owner's own pass that wrote, and looks again."""
+    for owner in _owners(change):
+        if change.own:
+            keys.pop(owner, None)
+        else:
+            keys[owner] = None
+    return keys
 
 
 def _owners(change: Change[Any]) -> Iterable[Request]:

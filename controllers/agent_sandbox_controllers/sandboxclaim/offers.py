@@ -13,14 +13,16 @@ from agent_sandbox_api.extensions.v1alpha1 import (
 )
 from agent_sandbox_controllers.blueprint import sandbox_hash, template_hash
 from agent_sandbox_controllers.indexes import BY_POOL_STATE, BY_READY_CONTENT, BY_TEMPLATE_REF
+from agent_sandbox_controllers.parsed import pool_model
 from agent_sandbox_controllers.sandboxclaim.line import Line
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate
 from agent_sandbox_controllers.sandboxwarmpool.members import is_of_template
 from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.world import World
 
-ENOUGH: Final = 64
-"""Members that one claim looks at: more than claims that are served at a time, so that races leave it some."""
+ENOUGH: Final = 16
+"""Members that one claim looks at, besides those that others are trying: enough to choose a node among them, and to
+have others left if some are gone."""
 
 
 class Offers:
@@ -51,7 +53,7 @@ class Offers:
             fresh = self._world.sandboxes.by_index(BY_READY_CONTENT, f"{pool.metadata.uid}/{wanted}")
             found += self._takeable(fresh, record, fresh=True)
         for pool in pools:
-            if len(found) < ENOUGH and not takes_only_fresh(pool.model()):
+            if len(found) < ENOUGH and not takes_only_fresh(pool_model(pool)):
                 every = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{pool.metadata.uid}")
                 stale = (member for member in every if sandbox_hash(member.spec) != wanted)
                 found += self._takeable(stale, record, fresh=False)
@@ -65,7 +67,7 @@ class Offers:
         takeable = (
             Candidate(member, fresh=fresh)
             for member in members
-            if is_of_template(member, record) and not self._line.is_reserved(member.metadata.uid)
+            if not self._line.is_reserved(member.metadata.uid) and is_of_template(member, record)
         )
         return itertools.islice(takeable, ENOUGH)
 

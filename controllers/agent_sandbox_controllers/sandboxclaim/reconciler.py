@@ -34,7 +34,7 @@ from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.metrics import UNKNOWN
 from agent_sandbox_controllers.object_names import template_id
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
-from agent_sandbox_controllers.parsed import template_model
+from agent_sandbox_controllers.parsed import pool_model, template_model
 from agent_sandbox_controllers.sandbox.pod_metadata import normalised_creator
 from agent_sandbox_controllers.sandboxclaim.adoption import Adoptions, Unanswered
 from agent_sandbox_controllers.sandboxclaim.expiry import expiry_of, finished_condition, seconds_until
@@ -124,8 +124,17 @@ class ClaimReconciler:
             self._line.leave(request)
             wait = await self._expire(observed)
         else:
-            wait = soonest(await self._serve(observed, request), left)
+            wait = await self._serve(observed, request)
+            # This pass may have written that the Pod finished, from which a time to live counts.
+            end = expiry_of(observed.claim, finished_condition(self._on_record(observed)))
+            wait = soonest(wait, seconds_until(end, observed.now))
         return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))
+
+    def _on_record(self, observed: ClaimObserved) -> SandboxClaimView:
+        """The claim as this pass's writes have left it."""
+        meta = observed.view.metadata
+        current = self._world.claims.get(meta.namespace, meta.name)
+        return current if current is not None and current.metadata.uid == meta.uid else observed.view
 
     # Seeing
 
@@ -146,7 +155,7 @@ class ClaimReconciler:
         bare = replace(
             bare,
             namesake=self._world.sandboxes.get(meta.namespace, meta.name),
-            pool=pool.model() if pool is not None else None,
+            pool=pool_model(pool) if pool is not None else None,
             ahead=self._line.ahead_of(_place(bare), request),
             patience=self._world.options.claim_patience - self._latency.age(meta.uid),
         )
@@ -282,7 +291,7 @@ class ClaimReconciler:
         A leader that dies may have a create or an adoption under way that takes effect after its successor has given
         the claim another Sandbox. Nobody was ever told of it.
         """
-        uid, told = observed.view.metadata.uid, observed.view.status.sandbox_name
+        uid, told = observed.view.metadata.uid, self._on_record(observed).status.sandbox_name
         for double in self._world.sandboxes.by_index(BY_OWNER, uid) if told else ():
             meta = double.metadata
             if meta.name != told and not meta.deleting and meta.labels.get(LABEL_CLAIM_UID) == uid:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent_sandbox.runtime import Change, Controller, Request
+from agent_sandbox.runtime import Change, Controller, Request, not_own_status
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import (
     SANDBOX_CLAIMS,
@@ -29,7 +29,7 @@ def claim_controller(world: World) -> Controller:
     watches = Watches(world, line)
     return (
         Controller("sandboxclaim", ClaimReconciler(world, line), workers=world.options.claim_workers)
-        .watches_for(SANDBOX_CLAIMS)
+        .watches_for(SANDBOX_CLAIMS, not_own_status)
         .owns(SANDBOXES, owner=SANDBOX_CLAIMS, predicate=matters_to_claim)
         .watches(SANDBOXES, watches.of_pool_member)
         .watches(SANDBOXES, watches.of_namesake)
@@ -39,13 +39,18 @@ def claim_controller(world: World) -> Controller:
 
 
 def matters_to_claim(change: Change[SandboxView]) -> bool:
-    """Whether a Sandbox changed in a way that its claim shows: readiness, end, addresses, deletion, owner."""
+    """Whether a Sandbox changed in a way that its claim shows: readiness, end, addresses, deletion, owner.
+
+    That it was made for the claim or became the claim's by our own write, the pass knows that wrote it.
+    """
     old, new = change.old, change.new
-    if old is None or new is None or change.is_resync:
+    if new is None or change.is_resync:
         return True
+    if old is None:
+        return not change.own
     return (
         old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
-        or old.metadata.owner_references != new.metadata.owner_references
+        or (old.metadata.owner_references != new.metadata.owner_references and not change.own)
         or old.status.pod_ips != new.status.pod_ips
         or any(
             find_condition(old.status.conditions, kind) != find_condition(new.status.conditions, kind)

@@ -24,7 +24,7 @@ from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.object_names import member_name
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
-from agent_sandbox_controllers.parsed import template_model
+from agent_sandbox_controllers.parsed import pool_model, template_model
 from agent_sandbox_controllers.recreation import Recreation
 from agent_sandbox_controllers.sandboxwarmpool.batches import in_batches
 from agent_sandbox_controllers.sandboxwarmpool.members import Member, is_of_template, new_member
@@ -102,7 +102,7 @@ class PoolReconciler:
 
     def _observe(self, view: SandboxWarmPoolView) -> PoolObserved:
         world, meta = self._world, view.metadata
-        pool = view.model()
+        pool = pool_model(view)
         template_view = world.templates.get(meta.namespace, pool.spec.sandbox_template_ref.name)
         going = template_view is not None and template_view.metadata.deleting
         template = template_model(template_view) if template_view is not None and not going else None
