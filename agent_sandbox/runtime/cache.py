@@ -5,7 +5,8 @@ stores that they concern.
 """
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import anyio
@@ -120,11 +121,20 @@ class Cache:
                 "this account list and watch them?"
             ) from error
 
-    def remember(self, resource: Resource[V], view: V, *, own: bool = True) -> None:
-        """Enter the answer to an own write (or, if not ``own``, to a read) into every store that it concerns."""
+    @contextmanager
+    def writing(self, resource: Resource[Any], namespace: str, name: str) -> Iterator[None]:
+        """While inside, this process writes that object: its changes are told as own; see ``Informer.writing``."""
+        with ExitStack() as informers:
+            for (known, _, _), informer in self._informers.items():
+                if known == resource:
+                    informers.enter_context(informer.writing(namespace, name))
+            yield
+
+    def remember(self, resource: Resource[V], view: V) -> None:
+        """Enter the answer to an own write into every store that it concerns."""
         for (known, _, _), informer in self._informers.items():
             if known == resource:
-                informer.remember(view, own=own)
+                informer.remember(view)
 
     def bury(self, resource: Resource[Any], namespace: str, name: str, uid: str) -> None:
         """Enter an own delete into every store that it concerns."""

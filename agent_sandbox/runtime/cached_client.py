@@ -6,6 +6,7 @@ Reads go to the server; cached reads are those of ``manager.cache.informer(...).
 from typing import Final
 
 from agent_sandbox.kube import Body, KubeClient, Patch, Propagation
+from agent_sandbox.kube.patches import wire
 from agent_sandbox.runtime.cache import Cache
 from agent_sandbox_api.resource import Resource, V
 
@@ -34,17 +35,21 @@ class CachedClient(KubeClient):
 
     async def create(self, resource: Resource[V], body: Body, namespace: str | None = None) -> V:
         """As ``KubeClient.create``; the object enters the stores."""
-        view = await super().create(resource, body, namespace)
-        self._cache.remember(resource, view)
+        metadata = wire(body).get("metadata") or {}
+        with self._cache.writing(resource, namespace or metadata.get("namespace") or "", metadata.get("name") or ""):
+            view = await super().create(resource, body, namespace)
+            self._cache.remember(resource, view)
         return view
 
     async def update(
         self, resource: Resource[V], body: Body, namespace: str | None = None, *, subresource: str | None = None
     ) -> V:
         """As ``KubeClient.update``; the object enters the stores."""
-        view = await super().update(resource, body, namespace, subresource=subresource)
-        if subresource in _WHOLE_OBJECT:
-            self._cache.remember(resource, view)
+        metadata = wire(body).get("metadata") or {}
+        with self._cache.writing(resource, namespace or metadata.get("namespace") or "", metadata.get("name") or ""):
+            view = await super().update(resource, body, namespace, subresource=subresource)
+            if subresource in _WHOLE_OBJECT:
+                self._cache.remember(resource, view)
         return view
 
     async def patch(
@@ -57,9 +62,10 @@ class CachedClient(KubeClient):
         subresource: str | None = None,
     ) -> V:
         """As ``KubeClient.patch``; the object enters the stores."""
-        view = await super().patch(resource, name, patch, namespace, subresource=subresource)
-        if subresource in _WHOLE_OBJECT:
-            self._cache.remember(resource, view)
+        with self._cache.writing(resource, namespace or "", name):
+            view = await super().patch(resource, name, patch, namespace, subresource=subresource)
+            if subresource in _WHOLE_OBJECT:
+                self._cache.remember(resource, view)
         return view
 
     async def delete_and_read(
@@ -74,17 +80,18 @@ class CachedClient(KubeClient):
         grace_period_seconds: int | None = None,
     ) -> V | None:
         """As ``KubeClient.delete_and_read``; the object leaves the stores, or enters them as deleting."""
-        view = await super().delete_and_read(
-            resource,
-            name,
-            namespace,
-            uid=uid,
-            resource_version=resource_version,
-            propagation=propagation,
-            grace_period_seconds=grace_period_seconds,
-        )
-        if view is None:
-            self._cache.bury(resource, namespace or "", name, uid)
-        else:
-            self._cache.remember(resource, view)
+        with self._cache.writing(resource, namespace or "", name):
+            view = await super().delete_and_read(
+                resource,
+                name,
+                namespace,
+                uid=uid,
+                resource_version=resource_version,
+                propagation=propagation,
+                grace_period_seconds=grace_period_seconds,
+            )
+            if view is None:
+                self._cache.bury(resource, namespace or "", name, uid)
+            else:
+                self._cache.remember(resource, view)
         return view

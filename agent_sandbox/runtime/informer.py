@@ -5,8 +5,9 @@ decides nothing; the next step is a controller's mapping from changes to keys.
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeAlias
 
 import anyio
@@ -17,9 +18,10 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient, parse_selector
 from agent_sandbox.runtime.errors import InformerStoppedError
 from agent_sandbox.runtime.metrics import Metrics
-from agent_sandbox.runtime.store import Change, IndexFunction, Store, StoreWriter
+from agent_sandbox.runtime.store import Change, IndexFunction, Key, Store, StoreWriter
 from agent_sandbox.runtime.watcher import State, Watcher, WatchOptions
 from agent_sandbox_api.resource import Resource, V
+from agent_sandbox_api.views import key_of
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,8 @@ class Informer(Generic[V]):
             admits_unknown=not self.options.field_selector,
         )
         self._handlers: list[Handler[V]] = []
+        # Objects of which own writes are under way.
+        self._writes: dict[Key, _OwnWrites[V]] = {}
         # Scopes whose first list has not arrived. Invariant: empty if and only if _synced is set.
         self._unsynced: set[str] = {*(self.options.namespaces or [""])}
         self._synced = anyio.Event()
@@ -164,15 +168,38 @@ class Informer(Generic[V]):
 
     # Own writes
 
-    def remember(self, view: V, *, own: bool = True) -> None:
-        """Enter the answer to an own write (or, if not ``own``, to a read), so that the next reconcile sees it."""
-        if self._follows(view.metadata.namespace):
-            self._tell(self._writer.remember(self._transformed(view), own=own))
+    @contextmanager
+    def writing(self, namespace: str, name: str) -> Iterator[None]:
+        """While inside, this process writes an object: what is news of it is told as an ``own`` change.
+
+        The watch is often faster than the answer, which alone can tell whose change it was. What turns out to have been
+        somebody else's is told once more, as such, so that whoever left it out as ``own`` hears of it after all.
+        """
+        writes = self._writes.setdefault((namespace, name), _OwnWrites())
+        writes.under_way += 1
+        try:
+            yield
+        finally:
+            writes.under_way -= 1
+            if not writes.under_way:
+                del self._writes[namespace, name]
+                self._tell([replace(change, own=False) for change in writes.presumed if not writes.made(change)])
+
+    def remember(self, view: V) -> None:
+        """Enter the answer to an own write, so that the next reconcile sees it."""
+        if not self._follows(view.metadata.namespace):
+            return
+        if (writes := self._writes.get(key_of(view))) is not None:
+            writes.answers.add(view.metadata.resource_version)
+        self._tell(self._writer.remember(self._transformed(view)))
 
     def bury(self, namespace: str, name: str, uid: str) -> None:
         """Enter an own delete that left nothing behind."""
-        if self._follows(namespace):
-            self._tell(self._writer.bury(namespace, name, uid))
+        if not self._follows(namespace):
+            return
+        if (writes := self._writes.get((namespace, name))) is not None:
+            writes.buried.add(uid)
+        self._tell(self._writer.bury(namespace, name, uid))
 
     def _follows(self, namespace: str) -> bool:
         return self.options.namespaces is None or namespace in self.options.namespaces
@@ -217,12 +244,21 @@ class Informer(Generic[V]):
     # To the handlers
 
     def _tell(self, changes: list[Change[V]]) -> None:
-        for change in changes:
+        for each in changes:
+            change = self._attributed(each)
             began = self._clock.monotonic()
             for handler in self._handlers:
                 self._call(handler, change)
             if self._metrics is not None:
                 self._metrics.seconds.observe(self._clock.monotonic() - began)
+
+    def _attributed(self, change: Change[V]) -> Change[V]:
+        writes = self._writes.get(key_of(change.object))
+        if writes is None:
+            return change
+        presumed = replace(change, own=True)
+        writes.presumed.append(presumed)
+        return presumed
 
     def _call(self, handler: Handler[V], change: Change[V]) -> None:
         try:
@@ -243,6 +279,22 @@ class Informer(Generic[V]):
             for view in self.store:
                 self._tell([Change(view, view)])
                 await anyio.lowlevel.checkpoint()
+
+
+class _OwnWrites(Generic[V]):
+    """The own writes of one object that are under way."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.presumed: list[Change[V]] = []  # told as own
+        self.answers: set[str] = set()  # resourceVersions that they made
+        self.buried: set[str] = set()  # UIDs that they deleted
+
+    def made(self, change: Change[V]) -> bool:
+        """Whether the answers say that the change was theirs."""
+        if change.new is None:
+            return change.object.metadata.uid in self.buried
+        return change.new.metadata.resource_version in self.answers
 
 
 class _Scope(Generic[V]):

@@ -38,7 +38,7 @@ def annotations_changed(change: Change[V]) -> bool:
 
 
 def not_own_status(change: Change[V]) -> bool:
-    """All but the answer to a status write of this process. For the kind whose status only its own reconciler writes:
+    """All but a status write of this process. For the kind whose status only its own reconciler writes:
     what it has just computed and written needs no second look. A status that somebody else wrote passes.
     """
     if not change.own or change.old is None or change.new is None:

@@ -30,8 +30,8 @@ class Change(Generic[V]):
         old: what the store held before; None if it is new here.
         new: what it holds now; None if it is gone.
         initial: part of what existed when the store was first filled (or the handler was added).
-        own: the answer to a write of this process: whoever wrote it knows it already. False says nothing, since a
-            watch may be faster than the answer.
+        own: made by a write of this process: whoever wrote it knows it already. What others changed meanwhile may come
+            with it, unless the write was conditional.
     """
 
     old: V | None
@@ -245,8 +245,8 @@ class StoreWriter(Generic[V]):
 
     # From this process's own writes
 
-    def remember(self, view: V, *, own: bool = True) -> list[Change[V]]:
-        """An own write was answered with this object; or, if not ``own``, a read."""
+    def remember(self, view: V) -> list[Change[V]]:
+        """An own write was answered with this object."""
         version = parse_version(view.metadata.resource_version)
         if version is None or version <= self._seen_in(view.metadata.namespace):
             return []  # the watch has passed it: the store holds this, something newer, or rightly nothing
@@ -254,10 +254,10 @@ class StoreWriter(Generic[V]):
         if self._admits is not None and not self._admits(view):
             self._tombstones[view.metadata.uid] = _Tombstone(version, self._clock.monotonic())
             gone = known is not None and known.metadata.uid == view.metadata.uid
-            return [self._take_out(key_of(view), own=own)] if gone else []
+            return [self._take_out(key_of(view))] if gone else []
         if known is None and not self._admits_unknown:
             return []
-        return self._put_if_newer(view, own=own)
+        return self._put_if_newer(view)
 
     def bury(self, namespace: str, name: str, uid: str) -> list[Change[V]]:
         """An own delete was answered: the object of this UID is gone."""
@@ -267,7 +267,7 @@ class StoreWriter(Generic[V]):
         if known is None or known.metadata.uid != uid:
             return []
         self._floors[namespace, name] = parse_version(known.metadata.resource_version) or 0
-        return [self._take_out((namespace, name), own=True)]
+        return [self._take_out((namespace, name))]
 
     def _forget_old_graves(self) -> None:
         now = self._clock.monotonic()
@@ -283,7 +283,7 @@ class StoreWriter(Generic[V]):
 
     # Inside
 
-    def _put_if_newer(self, view: V, *, own: bool = False) -> list[Change[V]]:
+    def _put_if_newer(self, view: V) -> list[Change[V]]:
         if self._is_buried(view):
             return []
         self._tombstones.pop(view.metadata.uid, None)
@@ -296,7 +296,7 @@ class StoreWriter(Generic[V]):
         self.store._objects[key] = view  # noqa: SLF001
         for index in self.store._indexes.values():  # noqa: SLF001
             index.put(key, view)
-        return [Change(known, view, own=own)]
+        return [Change(known, view)]
 
     def _is_buried(self, view: V) -> bool:
         """True if this version of this object, or its whole name at this version, is known to be gone."""
@@ -306,11 +306,11 @@ class StoreWriter(Generic[V]):
             return True
         return version is not None and version <= self._floors.get(key_of(view), 0)
 
-    def _take_out(self, key: Key, *, own: bool = False) -> Change[V]:
+    def _take_out(self, key: Key) -> Change[V]:
         view = self.store._objects.pop(key)  # noqa: SLF001
         for index in self.store._indexes.values():  # noqa: SLF001
             index.drop(key)
-        return Change(view, None, own=own)
+        return Change(view, None)
 
 
 def parse_version(text: str) -> int | None:

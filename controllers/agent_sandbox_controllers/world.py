@@ -144,5 +144,5 @@ class World:
             view = await self.client.get(resource, name, namespace)
         except NotFoundError:
             return None
-        self.cache.remember(resource, view, own=False)
+        self.cache.remember(resource, view)
         return view
