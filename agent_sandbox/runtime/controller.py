@@ -5,7 +5,7 @@ In: changes from informers. Out: calls to one ``Reconciler``, and what they mean
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -31,6 +31,11 @@ BUGS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, Nam
 """Exceptions that mean a mistake in the program, as a panic does in Go: counted as panics besides being errors."""
 
 
+MAX_YIELD: Final = 2.0
+"""Longest time, in seconds, for which a key in hand gives way to another controller's: a burst is over by then, and
+under an overload that does not end nobody starves."""
+
+
 class Controller:
     """Reconciles one kind.
 
@@ -40,7 +45,14 @@ class Controller:
     """
 
     def __init__(
-        self, name: str, reconciler: Reconciler, *, workers: int = 1, reconcile_timeout: float | None = None
+        self,
+        name: str,
+        reconciler: Reconciler,
+        *,
+        workers: int = 1,
+        reconcile_timeout: float | None = None,
+        yields_to: Sequence[str] = (),
+        priority: Callable[[Request], int] | None = None,
     ) -> None:
         """
         Args:
@@ -49,13 +61,18 @@ class Controller:
             workers: how many keys at once, default 1 as controller-runtime. More hide the latency of the API server.
             reconcile_timeout: seconds after which one reconcile is cancelled and counts as failed; none by default.
                 Without it a hanging call holds a worker for as long as its own timeouts allow.
+            yields_to: names of controllers, added to the manager before this one, that somebody waits for: while they
+                have more keys than workers, those of this one wait, each key for up to ``MAX_YIELD`` seconds.
+            priority: how urgent a key is among those of this controller, when an object has changed; 0 by default.
         """
         if workers < 1:
             raise ValueError(f"controller {name}: it needs at least one worker, not {workers}")
         self.name = name
         self.workers = workers
         self._reconciler = reconciler
+        self.yields_to = tuple(yields_to)
         self._timeout = reconcile_timeout
+        self._priority = priority or _ordinary
         self._sources: list[Source[Any]] = []
 
     def watches_for(
@@ -77,9 +94,13 @@ class Controller:
         predicate: Predicate[V] | None = None,
         label_selector: str = "",
         field_selector: str = "",
+        pause: float = 0.0,
     ) -> Self:
-        """A change of this kind enqueues the ``owner`` that its controller reference names, before and after."""
-        return self._add(Source(resource, owner_key(owner), predicate, label_selector, field_selector))
+        """A change of this kind enqueues the ``owner`` that its controller reference names, before and after.
+
+        With a ``pause`` it does so that many seconds later, once for all changes until then.
+        """
+        return self._add(Source(resource, owner_key(owner), predicate, label_selector, field_selector, pause))
 
     def watches(
         self,
@@ -104,8 +125,19 @@ class Controller:
         """What is watched."""
         return tuple(self._sources)
 
-    def bind(self, cache: Cache, *, clock: Clock, random: random.Random, metrics: Metrics) -> "BoundController":
-        """Attach to a cache: from now on keys are collected; ``BoundController.run`` works on them."""
+    def bind(
+        self,
+        cache: Cache,
+        *,
+        clock: Clock,
+        random: random.Random,
+        metrics: Metrics,
+        ahead: Sequence[WorkQueue[Request]] = (),
+    ) -> "BoundController":
+        """Attach to a cache: from now on keys are collected; ``BoundController.run`` works on them.
+
+        Keys of the queues ``ahead`` go first, see ``yields_to``.
+        """
         queue_metrics = metrics.queue(self.name)
         queue: WorkQueue[Request] = WorkQueue(clock=clock, observer=queue_metrics)
         queue_metrics.follow(queue.unfinished_seconds, queue.longest_running_seconds)
@@ -113,7 +145,7 @@ class Controller:
             informer = cache.informer(
                 source.resource, label_selector=source.label_selector, field_selector=source.field_selector
             )
-            informer.add_handler(_enqueue(source, queue))
+            informer.add_handler(_enqueue(source, queue, self._priority))
         worker = Worker(
             self.name,
             self._reconciler,
@@ -123,16 +155,23 @@ class Controller:
             timeout=self._timeout,
             metrics=metrics,
             workers=self.workers,
+            ahead=ahead,
         )
         return BoundController(self.name, queue, worker, self.workers)
 
 
-def _enqueue(source: Source[Any], queue: WorkQueue[Request]) -> Callable[[Change[Any]], None]:
+def _ordinary(_: Request) -> int:
+    return 0
+
+
+def _enqueue(
+    source: Source[Any], queue: WorkQueue[Request], priority_of: Callable[[Request], int] = _ordinary
+) -> Callable[[Change[Any]], None]:
     def handler(change: Change[Any]) -> None:
         # What existed before and what is shown again is less urgent than what somebody just did.
-        priority = LOW_PRIORITY if change.initial or change.is_resync else 0
+        is_news = not (change.initial or change.is_resync)
         for request in source.requests(change):
-            queue.add(request, priority=priority)
+            queue.add(request, priority=priority_of(request) if is_news else LOW_PRIORITY, after=source.pause)
 
     return handler
 
@@ -168,6 +207,7 @@ class Worker:
         metrics: Metrics,
         timeout: float | None = None,
         workers: int = 1,
+        ahead: Sequence[WorkQueue[Request]] = (),
     ) -> None:
         self._name = name
         self._reconciler = reconciler
@@ -175,6 +215,7 @@ class Worker:
         self._clock = clock
         self._random = random
         self._timeout = timeout
+        self._ahead = tuple(ahead)
         self._metrics = metrics.controller(name, workers)
 
     async def work(self) -> None:
@@ -185,9 +226,16 @@ class Worker:
             except QueueClosed:
                 return
             try:
+                await self._give_way()
                 await self.handle(request)
             finally:
                 self._queue.done(request)
+
+    async def _give_way(self) -> None:
+        if any(len(queue) for queue in self._ahead):
+            with anyio.move_on_after(MAX_YIELD):
+                for queue in self._ahead:
+                    await queue.wait_until_none_ready()
 
     async def handle(self, request: Request) -> None:
         """One reconcile of a key in hand, and what follows for the key."""

@@ -145,13 +145,19 @@ class Manager:
         """Run this controller, in the process that leads.
 
         Raises:
-            ValueError: there is a controller of that name.
+            ValueError: there is a controller of that name, or none that it yields to.
         """
         if controller.name in self._controllers:
             raise ValueError(f"there is a controller {controller.name!r} already: its metrics would be mixed up")
+        if missing := set(controller.yields_to) - set(self._controllers):
+            raise ValueError(f"controller {controller.name!r} yields to {sorted(missing)}: add these before it")
         assert not self._is_running, "controllers are added before run(): their caches are filled first"
         self._controllers[controller.name] = controller.bind(
-            self.cache, clock=self.clock, random=self._random, metrics=self.metrics
+            self.cache,
+            clock=self.clock,
+            random=self._random,
+            metrics=self.metrics,
+            ahead=[self._controllers[name].queue for name in controller.yields_to],
         )
 
     def add_runnable(self, name: str, runnable: Runnable, *, needs_leadership: bool = True) -> None:

@@ -14,13 +14,23 @@ Mapper: TypeAlias = Callable[[Change[V]], Iterable[Request]]
 
 @dataclass(frozen=True)
 class Source(Generic[V]):
-    """One watched kind of a controller."""
+    """One watched kind of a controller.
+
+    Attributes:
+        resource: the kind.
+        mapper: makes keys of its changes.
+        predicate: which changes count; all if None.
+        label_selector: only matching objects.
+        field_selector: only matching objects.
+        pause: seconds by which the keys are held back, so that many changes make one reconcile.
+    """
 
     resource: Resource[V]
     mapper: Mapper[V]
     predicate: Predicate[V] | None = None
     label_selector: str = ""
     field_selector: str = ""
+    pause: float = 0.0
 
     def requests(self, change: Change[V]) -> Iterable[Request]:
         """The keys that a change concerns."""

@@ -126,6 +126,8 @@ class WorkQueue(Generic[K]):
         self._closed = False  # once True no key enters any more; never False again
         # Set when the last key is given back; exists only while somebody waits for that.
         self._idle: anyio.Event | None = None
+        # Set when the last ready key is taken; exists only while somebody waits for that.
+        self._none_ready: anyio.Event | None = None
 
     # Adding
 
@@ -223,6 +225,7 @@ class WorkQueue(Generic[K]):
         self._ready_count -= 1
         now = self._clock.monotonic()
         self._held[entry.key] = _Holding(entry.priority, now)
+        self._note_none_ready()
         if self._observer:
             self._observer.taken(entry.priority, now - entry.due)
         return entry.key
@@ -272,6 +275,7 @@ class WorkQueue(Generic[K]):
                     self._ready_count -= 1
                     if self._observer:
                         self._observer.dropped(entry.priority)
+        self._note_none_ready()
         for sleeper in self._sleepers:
             sleeper.woken.set()
 
@@ -281,6 +285,17 @@ class WorkQueue(Generic[K]):
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()
             await self._idle.wait()
+
+    async def wait_until_none_ready(self) -> None:
+        """Wait until every key that could be taken has been."""
+        while len(self):
+            if self._none_ready is None or self._none_ready.is_set():
+                self._none_ready = anyio.Event()
+            await self._none_ready.wait()
+
+    def _note_none_ready(self) -> None:
+        if not self._ready_count and self._none_ready is not None:
+            self._none_ready.set()
 
     # Looking
 

@@ -41,6 +41,6 @@ def register(manager: Manager, options: ControllerOptions | None = None) -> None
     manager.registry.register(SandboxCollector(world))
     # Policies first: at a cold start the Pods wait for them.
     manager.add(template_controller(world))
-    manager.add(sandbox_controller(world))
     manager.add(claim_controller(world))
+    manager.add(sandbox_controller(world))
     manager.add(pool_controller(world))

@@ -1,7 +1,7 @@
 """Which changes in the world concern which Sandboxes."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from agent_sandbox.runtime import Change, Controller, Request, not_own_status
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
@@ -26,12 +26,21 @@ from agent_sandbox_controllers.sandbox.reconciler import SandboxReconciler
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID
 from agent_sandbox_controllers.world import World
 
+MEMBER_PRIORITY: Final = -10
+"""Of a pool's members: by the queue's ageing they come three seconds after others at most."""
+
 
 def sandbox_controller(world: World) -> Controller:
     """The controller with all its watches."""
     watches = Watches(world)
     return (
-        Controller("sandbox", SandboxReconciler(world), workers=world.options.sandbox_workers)
+        Controller(
+            "sandbox",
+            SandboxReconciler(world),
+            workers=world.options.sandbox_workers,
+            yields_to=["sandboxclaim"],
+            priority=watches.urgency,
+        )
         .watches_for(SANDBOXES, not_own_status)
         .watches(PODS, watches.of_named_child)
         .watches(SERVICES, watches.of_named_child)
@@ -48,6 +57,12 @@ class Watches:
 
     def __init__(self, world: World) -> None:
         self._world = world
+
+    def urgency(self, request: Request) -> int:
+        """A pool's members come after the Sandboxes that somebody waits for."""
+        sandbox = self._world.sandboxes.get(request.namespace, request.name)
+        owner = sandbox.metadata.controller if sandbox is not None else None
+        return MEMBER_PRIORITY if owner is not None and owner.kind == SANDBOX_WARM_POOLS.kind else 0
 
     def of_named_child(self, change: Change[Any]) -> Iterable[Request]:
         """A Pod or a Service: its owner, and whoever waits for its name."""

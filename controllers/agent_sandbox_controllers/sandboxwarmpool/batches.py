@@ -1,15 +1,19 @@
 """Does many writes at once, starting slowly: if the first fails, hundreds of others are not tried in vain."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
 T = TypeVar("T")
 
+LARGEST: Final = 32
+"""Writes at once: about half of the connections to the API server, so that a claim's write never queues behind a
+refill's hundreds."""
+
 
 async def in_batches(items: Sequence[T], write: Callable[[T], Awaitable[None]]) -> tuple[int, Exception | None]:
-    """Write items in batches of 1, 2, 4, ...; stop after the first batch in which one failed.
+    """Write items in batches of 1, 2, 4, ... ``LARGEST``; stop after the first batch in which one failed.
 
     Returns:
         How many succeeded, and the first failure.
@@ -32,5 +36,5 @@ async def in_batches(items: Sequence[T], write: Callable[[T], Awaitable[None]]) 
         if failures:
             return done, failures[0]
         position += size
-        size *= 2
+        size = min(2 * size, LARGEST)
     return done, None

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent_sandbox.kube import AlreadyExistsError, ApiError, ConflictError, NotFoundError, ServerError
-from agent_sandbox.runtime import Change, Controller, Request, Result
+from agent_sandbox.runtime import Change, Controller, Request, Result, not_own_status
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import (
     SANDBOX_TEMPLATES,
@@ -39,6 +39,8 @@ from agent_sandbox_controllers.world import World
 
 RISING_DELAY: Final = 1.0
 """Seconds for which growing readyReplicas are collected into one status write."""
+MEMBERS_PAUSE: Final = 0.1
+"""Seconds for which changes of members are collected into one pass, whose work grows with the pool."""
 SOON: Final = 0.001
 _SUFFIX_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 """The alphabet of Kubernetes' generated names: no vowels, so no words; nothing that looks like something else."""
@@ -314,6 +316,19 @@ class PoolReconciler:
         )
 
 
+def comes_or_goes(change: Change[SandboxView]) -> bool:
+    """Whether a Sandbox may have become a member or ceased to be one; that a pass made it, the pass knows."""
+    old, new = change.old, change.new
+    if old is None or new is None:
+        return not (change.own and old is None)
+    return old.metadata.controller != new.metadata.controller or old.metadata.deleting != new.metadata.deleting
+
+
+def stays_a_member(change: Change[SandboxView]) -> bool:
+    """Whether a member only changed."""
+    return change.old is not None and not comes_or_goes(change)
+
+
 def pool_controller(world: World) -> Controller:
     """The controller with all its watches."""
 
@@ -329,9 +344,10 @@ def pool_controller(world: World) -> Controller:
         return ()
 
     return (
-        Controller("sandboxwarmpool", reconciler, workers=world.options.warm_pool_workers)
-        .watches_for(SANDBOX_WARM_POOLS)
+        Controller("sandboxwarmpool", reconciler, workers=world.options.warm_pool_workers, yields_to=["sandboxclaim"])
+        .watches_for(SANDBOX_WARM_POOLS, not_own_status)
         .watches(SANDBOXES, note)
-        .owns(SANDBOXES, owner=SANDBOX_WARM_POOLS)
+        .owns(SANDBOXES, owner=SANDBOX_WARM_POOLS, predicate=comes_or_goes)
+        .owns(SANDBOXES, owner=SANDBOX_WARM_POOLS, predicate=stays_a_member, pause=MEMBERS_PAUSE)
         .watches(SANDBOX_TEMPLATES, of_template)
     )

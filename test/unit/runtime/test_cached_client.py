@@ -2,12 +2,21 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 
-from agent_sandbox.kube import KubeClient, MergePatch, OutcomeUnknownError, modify
-from agent_sandbox.runtime import Cache, CachedClient, CacheSyncError, Finalizer, FinalizerState, Informer
+from agent_sandbox.kube import (
+    ConflictError,
+    KubeClient,
+    MergePatch,
+    OutcomeUnknownError,
+    RawResponse,
+    Transport,
+    modify,
+)
+from agent_sandbox.runtime import Cache, CachedClient, CacheSyncError, Change, Finalizer, FinalizerState, Informer
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import PODS, SERVICES, PodView, ServiceView
 
@@ -225,3 +234,82 @@ async def test_an_object_that_goes_without_the_finalizer_is_left_alone(setup: Se
 
     finalizer = Finalizer(setup.admin, SERVICES, "example.com/clean", clean)
     assert await finalizer.ensure(view) == FinalizerState.ABSENT
+
+
+# Whose change it was
+
+
+class SlowAnswers:
+    """A transport whose answers arrive a second after the watch has shown what they say."""
+
+    def __init__(self, inner: Transport, clock: VirtualClock) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.host = inner.host
+        self.stream = inner.stream
+        self.aclose = inner.aclose
+
+    async def request(self, *args: Any, **options: Any) -> RawResponse:
+        answer = await self._inner.request(*args, **options)
+        await self._clock.sleep(1)
+        return answer
+
+
+@asynccontextmanager
+async def told(setup: Setup) -> AsyncIterator[tuple[CachedClient, list[str]]]:
+    """A client whose answers are slower than the watch, and what handlers are told, each change as ``label: whose``."""
+    client = setup.admin.with_transport(SlowAnswers(setup.admin.transport, setup.clock))
+    cache = Cache(client, clock=setup.clock)
+    heard: list[str] = []
+
+    def hear(change: Change[ServiceView]) -> None:
+        label = "gone" if change.new is None else change.new.metadata.labels.get("x", "made")
+        heard.append(f"{label}: {'own' if change.own else 'news'}")
+
+    cache.informer(SERVICES).add_handler(hear)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(cache.run)
+        await cache.wait_until_synced(60)
+        yield CachedClient(client, cache), heard
+        tasks.cancel_scope.cancel()
+
+
+def labelled(value: str, **metadata: str) -> MergePatch:
+    return MergePatch({"metadata": {"labels": {"x": value}, **metadata}})
+
+
+SERVICE = {"metadata": {"name": "a"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}}
+
+
+async def test_own_changes_are_told_as_own_also_where_the_watch_is_faster_than_the_answer(setup: Setup) -> None:
+    async with told(setup) as (client, heard):
+        made = await client.create(SERVICES, SERVICE, "default")
+        await client.patch(SERVICES, "a", labelled("1"), "default")
+        await client.delete(SERVICES, "a", "default", uid=made.metadata.uid)
+        await setup.clock.sleep(5)
+    assert heard == ["made: own", "1: own", "gone: own"]
+
+
+async def test_what_others_do_during_an_own_write_is_told_as_news(setup: Setup) -> None:
+    async with told(setup) as (client, heard):
+        await setup.admin.create(SERVICES, SERVICE, "default")
+        await setup.clock.sleep(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.patch, SERVICES, "a", labelled("mine"), "default")
+            await setup.clock.sleep(0.5)
+            await setup.admin.patch(SERVICES, "a", labelled("theirs"), "default")
+    assert heard == ["made: news", "mine: own", "theirs: own", "theirs: news"]
+
+
+async def test_a_change_during_a_write_that_was_refused_is_told_as_news(setup: Setup) -> None:
+    async with told(setup) as (client, heard):
+        made = await setup.admin.create(SERVICES, SERVICE, "default")
+        await setup.clock.sleep(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(setup.admin.patch, SERVICES, "a", labelled("theirs"), "default")
+            with pytest.raises(ConflictError):
+                await client.patch(SERVICES, "a", labelled("mine", uid="another"), "default")
+        await setup.clock.sleep(1)
+    assert made.metadata.name == "a"
+    assert heard[0] == "made: news"
+    assert heard[-1] == "theirs: news"

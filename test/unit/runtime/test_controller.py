@@ -23,8 +23,9 @@ from agent_sandbox.runtime import (
     any_of,
     generation_changed,
     labels_changed,
+    not_own_status,
 )
-from agent_sandbox.runtime.controller import Controller, Worker, _enqueue
+from agent_sandbox.runtime.controller import MAX_YIELD, Controller, Worker, _enqueue
 from agent_sandbox.runtime.sources import Source, own_key, owner_key
 from agent_sandbox.testing import VirtualClock
 from agent_sandbox_api.core import LEASES, NAMESPACES, PODS, MetaOnlyView
@@ -57,12 +58,25 @@ class Script:
 class Bench:
     """A worker with its queue and metrics."""
 
-    def __init__(self, clock: VirtualClock, script: Script, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        script: Script,
+        timeout: float | None = None,
+        ahead: tuple[WorkQueue[Request], ...] = (),
+    ) -> None:
         self.metrics = Metrics()
         self.registry: CollectorRegistry = self.metrics.registry
         self.queue: WorkQueue[Request] = WorkQueue(clock=clock, observer=self.metrics.queue("test"))
         self.worker = Worker(
-            "test", script, self.queue, clock=clock, random=random.Random(1), metrics=self.metrics, timeout=timeout
+            "test",
+            script,
+            self.queue,
+            clock=clock,
+            random=random.Random(1),
+            metrics=self.metrics,
+            timeout=timeout,
+            ahead=ahead,
         )
 
     async def run_for(self, seconds: float) -> None:
@@ -307,6 +321,69 @@ async def test_a_resync_is_less_urgent_as_well(virtual_clock: VirtualClock) -> N
     assert queue.priority_of(await queue.get()) == LOW_PRIORITY
 
 
+async def test_a_controller_says_how_urgent_its_keys_are_when_something_happened(virtual_clock: VirtualClock) -> None:
+    queue: WorkQueue[Request] = WorkQueue(clock=virtual_clock)
+    handler = _enqueue(Source(NAMESPACES, own_key), queue, lambda _: -3)
+    handler(Change(None, meta(), initial=True))
+    key = await queue.get()
+    assert queue.priority_of(key) == LOW_PRIORITY
+    queue.done(key)
+
+    handler(Change(meta(), None))
+    assert queue.priority_of(await queue.get()) == -3
+
+
+async def test_a_source_with_a_pause_makes_one_key_of_many_changes(virtual_clock: VirtualClock) -> None:
+    queue: WorkQueue[Request] = WorkQueue(clock=virtual_clock)
+    handler = _enqueue(Source(NAMESPACES, own_key, pause=0.5), queue)
+    for _ in range(3):
+        handler(Change(None, meta()))
+        await virtual_clock.sleep(0.1)
+
+    queue.done(await queue.get())
+    assert virtual_clock.monotonic() == pytest.approx(0.5), "the first change counts"
+    assert queue.delayed == len(queue) == 0
+
+
+async def test_a_key_gives_way_while_others_have_more_keys_than_workers(virtual_clock: VirtualClock) -> None:
+    urgent: WorkQueue[Request] = WorkQueue(clock=virtual_clock)
+    script = Script(virtual_clock)
+    bench = Bench(virtual_clock, script, ahead=(urgent,))
+    urgent.add(Request("default", "first"))
+    urgent.add(Request("default", "second"))
+    bench.queue.add(KEY)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.run_for, 10)
+        await virtual_clock.sleep(0.25)
+        await urgent.get()
+        await virtual_clock.sleep(0.25)
+        assert not script.calls, "one is still waiting for a worker"
+        await urgent.get()
+    assert script.calls == [0.5]
+
+
+async def test_nobody_gives_way_for_ever(virtual_clock: VirtualClock) -> None:
+    urgent: WorkQueue[Request] = WorkQueue(clock=virtual_clock)
+    script = Script(virtual_clock)
+    bench = Bench(virtual_clock, script, ahead=(urgent,))
+    urgent.add(KEY)
+    bench.queue.add(KEY)
+    await bench.run_for(10)
+
+    assert script.calls == [MAX_YIELD]
+
+
+async def test_what_gives_way_to_a_queue_that_is_shut_down_goes_on(virtual_clock: VirtualClock) -> None:
+    urgent: WorkQueue[Request] = WorkQueue(clock=virtual_clock)
+    urgent.add(KEY)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(urgent.wait_until_none_ready)
+        await virtual_clock.sleep(1)
+        urgent.shut_down()
+    assert virtual_clock.monotonic() == 1
+
+
 # Predicates
 
 SAME = meta()
@@ -327,6 +404,18 @@ def test_each_predicate_passes_what_it_is_named_after() -> None:
     assert generation_changed(Change(meta(generation=1), meta(generation=2)))
     assert labels_changed(Change(meta(), meta(labels={"a": "b"})))
     assert annotations_changed(Change(meta(), meta(annotations={"a": "b"})))
+
+
+def test_an_own_status_write_is_told_from_all_else() -> None:
+    old, new = STATUS_WRITTEN.old, STATUS_WRITTEN.new
+    assert old is not None
+    assert new is not None
+    assert not not_own_status(Change(old, new, own=True))
+    assert not_own_status(STATUS_WRITTEN), "somebody else's status is news"
+    assert not_own_status(Change(old, meta(generation=2, resource_version="2"), own=True))
+    assert not_own_status(Change(old, meta(generation=1, resource_version="2", labels={"a": "b"}), own=True))
+    assert not_own_status(Change(None, new, own=True))
+    assert not_own_status(Change(old, None, own=True))
 
 
 def test_the_start_of_a_deletion_passes_generation_changed() -> None:
