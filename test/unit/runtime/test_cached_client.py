@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Unpack
 
 import anyio
 import pytest
@@ -16,6 +16,7 @@ from agent_sandbox.kube import (
     Transport,
     modify,
 )
+from agent_sandbox.kube.transport import RequestOptions, TransportDecorator
 from agent_sandbox.runtime import Cache, CachedClient, CacheSyncError, Change, Finalizer, FinalizerState, Informer
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import PODS, SERVICES, PodView, ServiceView
@@ -239,18 +240,15 @@ async def test_an_object_that_goes_without_the_finalizer_is_left_alone(setup: Se
 # Whose change it was
 
 
-class SlowAnswers:
+class SlowAnswers(TransportDecorator):
     """A transport whose answers arrive a second after the watch has shown what they say."""
 
     def __init__(self, inner: Transport, clock: VirtualClock) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
-        self.host = inner.host
-        self.stream = inner.stream
-        self.aclose = inner.aclose
 
-    async def request(self, *args: Any, **options: Any) -> RawResponse:
-        answer = await self._inner.request(*args, **options)
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        answer = await super().request(method, path, **options)
         await self._clock.sleep(1)
         return answer
 

@@ -283,6 +283,8 @@ async def test_two_controllers_of_one_name_are_refused(virtual_clock: VirtualClo
         manager.add(Controller("x", Slow(virtual_clock, 1, [])).watches_for(PODS))
         with pytest.raises(ValueError, match="already"):
             manager.add(Controller("x", Slow(virtual_clock, 1, [])).watches_for(PODS))
+        with pytest.raises(ValueError, match="before it"):
+            manager.add(Controller("y", Slow(virtual_clock, 1, []), yields_to=["z"]).watches_for(PODS))
 
 
 async def test_one_watch_per_kind_is_shared_by_all_controllers(virtual_clock: VirtualClock) -> None:
