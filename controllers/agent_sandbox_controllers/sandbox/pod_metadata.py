@@ -25,6 +25,8 @@ from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.vocabulary import ANNOTATION_POD_SPEC_HASH, LABEL_SANDBOX_UID, LABEL_TEMPLATE_ID, TRUE
 
 KNOWN_CREATORS = frozenset({"go-client", "python-client", "controller"})
+_OF_POLICY = frozenset({LABEL_TEMPLATE_REF_HASH, LABEL_TEMPLATE_ID})
+"""Labels by which a template's NetworkPolicy selects its Pods."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class WantedMetadata:
     Attributes:
         labels: labels of ours and of the template.
         annotations: annotations of ours and of the template.
+        labels_where_missing: labels of ours that are put on a Pod without them, and never change those that it has.
         absent_labels: labels of ours that must not be there.
         absent_annotations: annotations of ours that must not be there.
         user_labels: keys that came from the template.
@@ -42,6 +45,7 @@ class WantedMetadata:
 
     labels: dict[str, str]
     annotations: dict[str, str]
+    labels_where_missing: dict[str, str]
     absent_labels: frozenset[str]
     absent_annotations: frozenset[str]
     user_labels: frozenset[str]
@@ -64,11 +68,13 @@ def wanted_metadata(observed: Observed) -> WantedMetadata:
     user_labels = of_user(template.labels if template else None)
     user_annotations = of_user(template.annotations if template else None)
     labels, absent_labels = _our_labels(observed)
+    policy_labels, labels_where_missing, no_policy_labels = _policy_labels(observed)
     annotations, absent_annotations = _our_annotations(observed, user_annotations)
     return WantedMetadata(
-        labels={**user_labels, **labels},
+        labels={**user_labels, **labels, **policy_labels},
         annotations={**user_annotations, **annotations},
-        absent_labels=frozenset(absent_labels),
+        labels_where_missing=labels_where_missing,
+        absent_labels=frozenset(absent_labels) | no_policy_labels,
         absent_annotations=frozenset(absent_annotations),
         user_labels=frozenset(user_labels),
         user_annotations=frozenset(user_annotations),
@@ -81,12 +87,7 @@ def of_user(given: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _our_labels(observed: Observed) -> tuple[dict[str, str], set[str]]:
-    """Labels of ours with their values, and those that must be absent.
-
-    Taking the template's labels off a Pod would take it out of its NetworkPolicy. They are left as they are while the
-    owner is not verified, where claim or pool let go of the Sandbox, and where somebody changed the Sandbox's labels,
-    so that they no longer say what its record of the template says.
-    """
+    """Labels of ours with their values, and those that must be absent."""
     own = observed.view.metadata.labels
     labels = {LABEL_SANDBOX_NAME_HASH: observed.name_hash, LABEL_SANDBOX_UID: observed.uid}
     absent = set()
@@ -94,19 +95,29 @@ def _our_labels(observed: Observed) -> tuple[dict[str, str], set[str]]:
         labels[LABEL_CREATED_BY] = normalised_creator(creator)
     else:
         absent.add(LABEL_CREATED_BY)
-    if observed.owner is OwnerKind.UNVERIFIED:
-        return labels, absent
-    from_template = observed.owner in (OwnerKind.POOL, OwnerKind.CLAIM)
-    by_owner = {LABEL_WARM_POOL: observed.owner is OwnerKind.POOL}
-    record = TemplateRecord.read(observed.view.metadata)
-    if record is None or (from_template and record.labels().items() <= own.items()):
-        by_owner |= {LABEL_TEMPLATE_REF_HASH: from_template, LABEL_TEMPLATE_ID: from_template}
-    for key, applies in by_owner.items():
-        if applies and key in own:
-            labels[key] = own[key]
-        else:
-            absent.add(key)
+    if observed.owner is OwnerKind.POOL and LABEL_WARM_POOL in own:
+        labels[LABEL_WARM_POOL] = own[LABEL_WARM_POOL]
+    elif observed.owner is not OwnerKind.UNVERIFIED:
+        absent.add(LABEL_WARM_POOL)
     return labels, absent
+
+
+def _policy_labels(observed: Observed) -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
+    """The template's labels: those that the Pod has, those that it gets back if it lost them, those that it has not.
+
+    Taking them off a Pod, or changing them, would take it out of its NetworkPolicy. So what was written about its
+    template on the Sandbox must be whole before it changes anything: while the owner is not verified, where claim or
+    pool let go of the Sandbox, and where somebody changed its record or its labels, a Pod keeps those that it has.
+    """
+    if observed.owner is OwnerKind.UNVERIFIED:
+        return {}, {}, frozenset()
+    from_template = observed.owner in (OwnerKind.POOL, OwnerKind.CLAIM)
+    record = TemplateRecord.read(observed.view.metadata)
+    if record is None:
+        return {}, {}, frozenset() if from_template else _OF_POLICY
+    if from_template and record.labels().items() <= observed.view.metadata.labels.items():
+        return record.labels(), {}, frozenset()
+    return {}, record.labels(), frozenset()
 
 
 def _our_annotations(observed: Observed, user: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
@@ -130,7 +141,9 @@ def new_pod_metadata(wanted: WantedMetadata, spec_hash: str) -> JsonObject:
 
 def metadata_difference(pod: MetaView, wanted: WantedMetadata) -> JsonObject:
     """What to merge into the metadata of an existing Pod; empty if it is as it should be."""
-    labels = _difference(pod.labels, wanted.labels, wanted.absent_labels, _noted(pod, ANNOTATION_PROPAGATED_LABELS))
+    wanted_labels = {**wanted.labels, **_missing(pod.labels, wanted.labels_where_missing)}
+    copied = _noted(pod, ANNOTATION_PROPAGATED_LABELS) - _OF_POLICY
+    labels = _difference(pod.labels, wanted_labels, wanted.absent_labels, copied)
     annotations = _difference(
         pod.annotations,
         wanted.annotations,
@@ -158,6 +171,10 @@ def _difference(
     changed: dict[str, str | None] = {key: value for key, value in wanted.items() if present.get(key) != value}
     stale = (absent | copied_before) - set(wanted)
     return changed | dict.fromkeys(sorted(key for key in stale if key in present))
+
+
+def _missing(present: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in defaults.items() if key not in present}
 
 
 def _noted(pod: MetaView, annotation: str) -> frozenset[str]:

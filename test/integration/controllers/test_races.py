@@ -134,6 +134,20 @@ async def test_taking_the_templates_label_off_a_sandbox_leaves_its_pod_under_the
             assert (await house.get(PODS, "mine")).metadata.labels == before
 
 
+async def test_a_sandbox_that_lost_all_word_of_its_template_leaves_its_pod_under_the_policy(make: Any) -> None:
+    """Who may edit Sandboxes only must not take a claim's living Pod out of its policy with our hands."""
+    async with make.house() as house:
+        await house.make(make.template(), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        identity = "agents.x-k8s.io/sandbox-template-id"
+        before = (await house.get(PODS, "mine")).metadata.labels
+        gone = {"labels": {identity: None}, "annotations": {"agents.x-k8s.io/sandbox-template-ref": None}}
+        await house.edit(SANDBOXES, "mine", {"metadata": gone})
+        await house.settle(5)
+
+        assert (await house.get(PODS, "mine")).metadata.labels[identity] == before[identity]
+
+
 async def test_a_sandbox_that_its_claim_let_go_stays_under_its_policy_or_stops(make: Any) -> None:
     """kubectl delete sandboxclaim --cascade=orphan."""
     async with make.house() as house:

@@ -14,6 +14,7 @@ from agent_sandbox_controllers.sandbox.plan import plan_children
 from agent_sandbox_controllers.sandbox.pod_metadata import metadata_difference, wanted_metadata
 from agent_sandbox_controllers.sandbox.status import living_status
 from agent_sandbox_controllers.sandbox.volumes import with_volumes
+from agent_sandbox_controllers.template_record import TemplateRecord
 from agent_sandbox_controllers.troubles import Trouble
 from agent_sandbox_controllers.vocabulary import Reason
 
@@ -237,14 +238,37 @@ def test_edge_059_to_061_labels_of_a_sandbox_without_owner_do_not_reach_the_pod(
 
 
 def test_edge_062_to_067_owner_labels_follow_the_verified_owner(make: Any) -> None:
-    labels = {f"{PREFIX}warm-pool-sandbox": "p", f"{PREFIX}sandbox-template-ref-hash": "t"}
-    of_pool = wanted(make, metadata={"labels": labels}, owner=OwnerKind.POOL)
-    of_claim = wanted(make, metadata={"labels": labels}, owner=OwnerKind.CLAIM)
+    record = TemplateRecord("default", "python")
+    labels = {f"{PREFIX}warm-pool-sandbox": "p", **record.labels()}
+    metadata = {"labels": labels, "annotations": record.annotations("default")}
+    of_pool = wanted(make, metadata=metadata, owner=OwnerKind.POOL)
+    of_claim = wanted(make, metadata=metadata, owner=OwnerKind.CLAIM)
 
     assert labels.items() <= of_pool.labels.items()
     assert f"{PREFIX}warm-pool-sandbox" in of_claim.absent_labels
-    assert of_claim.labels[f"{PREFIX}sandbox-template-ref-hash"] == "t"
-    assert f"{PREFIX}sandbox-template-ref-hash" in wanted(make, owner=OwnerKind.CLAIM).absent_labels
+    assert record.labels().items() <= of_claim.labels.items()
+
+
+@pytest.mark.parametrize("owner", [OwnerKind.NONE, OwnerKind.POOL, OwnerKind.CLAIM])
+@pytest.mark.parametrize("noted", ["", f"{PREFIX}sandbox-template-id,{PREFIX}sandbox-template-ref-hash"])
+def test_a_pod_keeps_its_policy_whatever_somebody_makes_of_its_sandbox(make: Any, owner: Any, noted: str) -> None:
+    """Its record or its labels gone or another's: what they say no longer changes what the Pod has, or has lost."""
+    python, other = TemplateRecord("default", "python"), TemplateRecord("default", "other")
+    labels = {**make.tracked, **python.labels()}
+    pod = make.pod(metadata={"labels": labels, "annotations": {f"{PREFIX}propagated-labels": noted}})
+    bare = make.pod(metadata={"labels": make.tracked})
+
+    for said in ({}, python.labels(), {f"{PREFIX}sandbox-template-id": other.id}):
+        for record in (python, other, None):
+            if record is None and owner is OwnerKind.NONE:
+                continue  # nothing says any more that it was made from a template: it is a bare one now
+            metadata = {"labels": said, "annotations": record.annotations("default") if record else {}}
+            given = wanted(make, metadata=metadata, owner=owner)
+            changed = metadata_difference(pod.metadata, given).get("labels", {})
+            assert not changed.keys() & python.labels().keys(), (said, record)
+            if record is not None:
+                back = metadata_difference(bare.metadata, given)["labels"]
+                assert back.items() >= record.labels().items(), (said, record)
 
 
 def test_edge_068_a_key_that_left_the_template_leaves_the_pod(make: Any) -> None:
