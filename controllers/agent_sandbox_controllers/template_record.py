@@ -79,3 +79,9 @@ class TemplateRecord:
         if self.unmanaged:
             noted[ANNOTATION_POLICY_MANAGEMENT] = NetworkPolicyManagement.UNMANAGED.value
         return noted
+
+
+def is_open_to(template: SandboxTemplate, namespace: str) -> bool:
+    """Whether a namespace may have sandboxes of this template, and know what it says: its own, and those it allows."""
+    allowed = template.spec.allowed_namespaces or ()
+    return namespace == template.metadata.namespace or namespace in allowed or "*" in allowed

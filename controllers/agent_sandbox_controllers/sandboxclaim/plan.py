@@ -28,7 +28,7 @@ from agent_sandbox_controllers.sandboxclaim.metadata import merged_metadata, met
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate, ClaimObserved
 from agent_sandbox_controllers.sandboxclaim.ranking import best_first
 from agent_sandbox_controllers.sandboxclaim.volumes import merged_volumes
-from agent_sandbox_controllers.template_record import TemplateRecord
+from agent_sandbox_controllers.template_record import TemplateRecord, is_open_to
 from agent_sandbox_controllers.troubles import Trouble
 from agent_sandbox_controllers.vocabulary import LAUNCH_COLD, LAUNCH_WARM, Reason
 
@@ -107,8 +107,7 @@ def _template_trouble(observed: ClaimObserved) -> Trouble | None:
             Reason.TEMPLATE_NOT_FOUND,
             f'SandboxTemplate "{name}" not found{where}; create it or correct spec.sandboxTemplateRef',
         )
-    allowed = template.spec.allowed_namespaces or ()
-    if foreign and observed.namespace not in allowed and "*" not in allowed:
+    if not is_open_to(template, observed.namespace):
         return Trouble(
             Reason.TEMPLATE_NOT_ALLOWED,
             f'SandboxTemplate "{name}"{where} does not allow claims of namespace "{observed.namespace}"; its owner can '

@@ -65,7 +65,7 @@ from agent_sandbox_controllers.sandboxwarmpool.members import is_of_template, is
 from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
-from agent_sandbox_controllers.template_record import TemplateRecord
+from agent_sandbox_controllers.template_record import TemplateRecord, is_open_to
 from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
 from agent_sandbox_controllers.vocabulary import LAUNCH_WARM, Reason
 from agent_sandbox_controllers.world import World
@@ -191,7 +191,10 @@ class ClaimReconciler:
             name = observed.claim.spec.sandbox_template_ref.name
             view = self._world.templates.get(observed.template_namespace, name)
         # One that is going has perhaps lost its policy already, and would not get it back.
-        return template_model(view) if view is not None and not view.metadata.deleting else None
+        template = template_model(view) if view is not None and not view.metadata.deleting else None
+        if record is not None and template is not None and not is_open_to(template, observed.namespace):
+            return None  # whoever may edit the record could read through it what other namespaces' templates say
+        return template
 
     # Serving
 

@@ -1,23 +1,35 @@
 """Reconciles SandboxTemplates: their NetworkPolicies stand before the first Pod, and go after the last."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+
+import structlog
 
 from agent_sandbox.kube import AlreadyExistsError, ApiError, ConflictError, NotFoundError, ServerError
 from agent_sandbox.runtime import Change, Controller, Request, Result
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.core import NETWORK_POLICIES, PODS, NetworkPolicyView, PodView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_TEMPLATES, SandboxTemplateView
+from agent_sandbox_api.meta import JsonObject
 from agent_sandbox_api.names import CONDITION_POLICY_READY
+from agent_sandbox_api.views import raw_object
 from agent_sandbox_controllers.actions import Action, Create, perform, remove
 from agent_sandbox_controllers.conditions import status_of
 from agent_sandbox_controllers.indexes import BY_TEMPLATE
 from agent_sandbox_controllers.object_names import policy_name, template_id
-from agent_sandbox_controllers.sandboxtemplate.plan import TemplateObserved, plan_template, template_conditions
+from agent_sandbox_controllers.sandboxtemplate.plan import (
+    TemplateObserved,
+    is_managed,
+    plan_template,
+    template_conditions,
+)
+from agent_sandbox_controllers.sandboxtemplate.policy import is_ours
 from agent_sandbox_controllers.status import Status, status_change, status_json
-from agent_sandbox_controllers.template_record import TemplateRecord
-from agent_sandbox_controllers.troubles import SLOW_LOOK, Trouble, trouble_of
+from agent_sandbox_controllers.template_record import TemplateRecord, is_open_to
+from agent_sandbox_controllers.troubles import SLOW_LOOK, Trouble, soonest, trouble_of
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID, Reason
 from agent_sandbox_controllers.world import World
+
+log = structlog.get_logger(__name__)
 
 RECHECK = 10.0
 """Seconds until a policy that is still needed, although the cache saw nobody who needs it, is looked at again."""
@@ -28,24 +40,40 @@ class TemplateReconciler:
 
     Guarantees:
         A policy is removed only after the server itself has shown no Pod and no Sandbox that it governs. A policy of
-        the right name that is not ours is never touched.
+        the right name that is not ours is never touched. One that somebody removes under living Pods is made again, as
+        its template says, or as it was where the template is gone or does not allow the namespace any more.
+    Caveats:
+        What is removed in that last case while no process leads stays removed.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
+        # Per template, by namespace: policies that are gone, as they were.
+        self._gone: dict[Request, dict[str, NetworkPolicyView]] = {}
+
+    def policy_gone(self, template: Request, policy: NetworkPolicyView) -> None:
+        """A policy of this template was removed, by whomever."""
+        self._gone.setdefault(template, {})[policy.metadata.namespace] = policy
 
     async def reconcile(self, request: Request) -> Result:
         """Bring the policies of one template to what it says; see ``runtime.Reconciler``."""
         view = self._world.templates.get(request.namespace, request.name)
         if view is None or view.metadata.deleting:
-            return await self._tidy(self._policies(request))
+            refused = await self._restore(request)
+            tidied = await self._tidy(self._policies(request))
+            return tidied if refused is None else Result.requeue_after(refused)
         observed = self._observe(view)
         plan = plan_template(observed, self._world.options)
         trouble = plan.trouble
         for action in plan.actions:
             trouble = await self._carry_out(action) or trouble
+        refused = None
+        if is_managed(observed.template):
+            refused = await self._restore(request, but_not_in=observed.wanted_namespaces)
+        else:
+            self._gone.pop(request, None)
         await self._write_status(view, trouble)
-        wait = trouble.retry_after if trouble is not None else None
+        wait = soonest(trouble.retry_after if trouble is not None else None, refused)
         tidied = await self._tidy(plan.surplus)
         return Result.requeue_after(wait) if wait is not None else tidied
 
@@ -57,16 +85,38 @@ class TemplateReconciler:
         identity = template_id(meta.namespace, meta.name)
         users = {each.metadata.namespace for each in self._world.sandboxes.by_index(BY_TEMPLATE, identity)}
         users |= {each.metadata.namespace for each in self._world.pods.by_index(BY_TEMPLATE, identity)}
-        wanted = users | {meta.namespace}
+        template = view.model()
+        # A Sandbox's or a Pod's label is not enough: it would show a namespace what any template says.
+        wanted = {each for each in users if is_open_to(template, each)} | {meta.namespace}
         named = {each: self._world.policies.get(each, policy_name(meta.namespace, meta.name, each)) for each in wanted}
         return TemplateObserved(
             view=view,
-            template=view.model(),
+            template=template,
             wanted_namespaces=wanted,
             named={namespace: policy for namespace, policy in named.items() if policy is not None},
             ours=self._policies(Request(meta.namespace, meta.name)),
             now=self._world.clock.now(),
         )
+
+    async def _restore(self, template: Request, but_not_in: Collection[str] = ()) -> float | None:
+        """Make again what is gone although it governs somebody, and what nobody can work out any more.
+
+        Returns:
+            Seconds until what the server refused is worth another try; None if it refused nothing.
+        """
+        gone = self._gone.get(template, {})
+        for namespace, policy in list(gone.items()):
+            meta = policy.metadata
+            standing = self._world.policies.get(namespace, meta.name) is not None
+            if namespace not in but_not_in and not standing and self._is_used(policy):
+                log.warning("a policy that governs living sandboxes is made again", namespace=namespace, name=meta.name)
+                if await self._carry_out(Create(NETWORK_POLICIES, _as_it_was(policy))) is not None:
+                    continue
+            del gone[namespace]
+        if gone:
+            return SLOW_LOOK
+        self._gone.pop(template, None)
+        return None
 
     async def _carry_out(self, action: Action) -> Trouble | None:
         try:
@@ -156,11 +206,23 @@ class TemplateReconciler:
         return bool(pods.items)
 
 
+def _as_it_was(policy: NetworkPolicyView) -> JsonObject:
+    meta = policy.metadata
+    kept = {"labels": dict(meta.labels), "annotations": dict(meta.annotations)}
+    return {
+        "apiVersion": NETWORK_POLICIES.api_version,
+        "kind": NETWORK_POLICIES.kind,
+        "metadata": {"name": meta.name, "namespace": meta.namespace, **kept},
+        "spec": raw_object(policy.spec),
+    }
+
+
 def template_controller(world: World) -> Controller:
     """The controller with all its watches."""
-    watches = Watches(world)
+    reconciler = TemplateReconciler(world)
+    watches = Watches(world, reconciler.policy_gone)
     return (
-        Controller("sandboxtemplate", TemplateReconciler(world), workers=world.options.template_workers)
+        Controller("sandboxtemplate", reconciler, workers=world.options.template_workers)
         .watches_for(SANDBOX_TEMPLATES)
         .watches(NETWORK_POLICIES, watches.of_policy)
         .watches(SANDBOXES, watches.of_sandbox)
@@ -171,16 +233,21 @@ def template_controller(world: World) -> Controller:
 class Watches:
     """Mappings from changes of other kinds to the templates that they concern."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, policy_gone: Callable[[Request, NetworkPolicyView], None]) -> None:
         self._world = world
+        self._policy_gone = policy_gone
 
     def of_policy(self, change: Change[NetworkPolicyView]) -> Iterable[Request]:
         """A NetworkPolicy: its template, or whichever template wants that name."""
         keys: dict[Request, None] = {}
         for view in (change.old, change.new):
             record = TemplateRecord.read(view.metadata) if view is not None else None
-            if record is not None:
-                keys[Request(record.namespace, record.name)] = None
+            if view is None or record is None:
+                continue
+            template = Request(record.namespace, record.name)
+            keys[template] = None
+            if change.new is None and is_ours(view.metadata.labels, record):
+                self._policy_gone(template, view)
         meta = change.object.metadata
         if not keys and meta.name.endswith("-network-policy"):
             keys[Request(meta.namespace, meta.name.removesuffix("-network-policy"))] = None

@@ -8,6 +8,7 @@ import pytest
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
+from agent_sandbox_controllers.template_record import TemplateRecord
 
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "", "controller": True}
 BAD_IMAGE: dict[str, Any] = {
@@ -192,6 +193,27 @@ async def test_a_policy_that_somebody_deletes_or_edits_is_repaired(make: Any) ->
         assert await house.get(NETWORK_POLICIES, "python-network-policy") is not None
 
 
+async def test_a_policy_whose_template_is_gone_comes_back_as_it_was_as_long_as_it_governs_a_pod(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template(networkPolicy={"egress": [{"ports": [{"port": 53}]}]}), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.settle(5)
+        before = await house.api.get_object(NETWORK_POLICIES, "python-network-policy", house.namespace)
+
+        await house.delete(NETWORK_POLICIES, "python-network-policy")
+        await house.settle(1)
+        after = await house.api.get_object(NETWORK_POLICIES, "python-network-policy", house.namespace)
+        assert after["spec"] == before["spec"]
+        assert after["metadata"]["labels"] == before["metadata"]["labels"]
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+
+        await house.delete(SANDBOX_CLAIMS, "mine")
+        await house.until(lambda: _gone(house, NETWORK_POLICIES, "python-network-policy"))
+        await house.settle(30)
+        assert await house.get(NETWORK_POLICIES, "python-network-policy") is None
+
+
 async def test_defect_35_and_48_a_vanished_sandbox_is_told_and_not_replaced(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template(), make.pool(replicas=1))
@@ -312,6 +334,50 @@ async def test_a_template_of_another_namespace_serves_those_it_allows(make: Any)
         await house.settle(60)
         assert await house.all(NETWORK_POLICIES, house.namespace) == []
         assert len(await house.all(NETWORK_POLICIES, "shared")) == 1
+
+
+@pytest.mark.embedded
+async def test_a_template_shows_nothing_to_a_namespace_that_it_does_not_allow(make: Any) -> None:
+    """Neither its rules, to whoever labels a Sandbox, nor its Pods' labels, to whoever edits a Sandbox's record."""
+    async with make.house() as house:
+        await house.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "secret"}})
+        hidden = make.template("hidden", networkPolicy={"egress": [{"ports": [{"port": 4242}]}]})
+        hidden["metadata"]["namespace"] = "secret"
+        hidden["spec"]["podTemplate"] = {**hidden["spec"]["podTemplate"], "metadata": {"labels": {"inner": "secret"}}}
+        await house.make(hidden, make.template(), make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+
+        record = TemplateRecord("secret", "hidden")
+        forged = {"labels": record.labels(), "annotations": record.annotations(house.namespace)}
+        await house.edit(SANDBOXES, "mine", {"metadata": forged})
+        pretender = make.sandbox("pretender")
+        pretender["metadata"] |= forged
+        await house.make(pretender)
+        await house.settle(60)
+
+        names = {policy.metadata.name for policy in await house.all(NETWORK_POLICIES, house.namespace)}
+        assert names == {"python-network-policy"}
+        mine = await house.api.get_object(SANDBOXES, "mine", house.namespace)
+        assert "secret" not in str(mine["spec"])
+
+
+@pytest.mark.embedded
+async def test_a_namespace_that_is_no_longer_allowed_keeps_the_policy_of_its_pods(make: Any) -> None:
+    async with make.house() as house:
+        await house.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shared"}})
+        shared = make.template(allowedNamespaces=[house.namespace])
+        shared["metadata"]["namespace"] = "shared"
+        await house.make(shared, make.claim(sandboxTemplateRef={"name": "python", "namespace": "shared"}))
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        body = {"spec": {"allowedNamespaces": []}}
+        await house.api.patch(SANDBOX_TEMPLATES, "python", make.merge(body), "shared")
+        await house.settle(60)
+        (policy,) = await house.all(NETWORK_POLICIES, house.namespace)
+
+        await house.delete(NETWORK_POLICIES, policy.metadata.name)
+        await house.settle(1)
+        (again,) = await house.all(NETWORK_POLICIES, house.namespace)
+        assert bytes(again.spec) == bytes(policy.spec)
 
 
 @pytest.mark.parametrize(("policy", "claim_stays"), [("Retain", True), ("Delete", False), ("DeleteForeground", False)])
