@@ -369,7 +369,7 @@ async def test_a_namespace_that_is_no_longer_allowed_keeps_the_policy_of_its_pod
         shared["metadata"]["namespace"] = "shared"
         await house.make(shared, make.claim(sandboxTemplateRef={"name": "python", "namespace": "shared"}))
         await house.ready(SANDBOX_CLAIMS, "mine")
-        body = {"spec": {"allowedNamespaces": []}}
+        body: dict[str, Any] = {"spec": {"allowedNamespaces": []}}
         await house.api.patch(SANDBOX_TEMPLATES, "python", make.merge(body), "shared")
         await house.settle(60)
         (policy,) = await house.all(NETWORK_POLICIES, house.namespace)
