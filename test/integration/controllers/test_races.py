@@ -1,12 +1,14 @@
 """Interleavings that once broke an invariant, or would without the mechanism that each test names."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Unpack
 
 import anyio
 import pytest
 
-from agent_sandbox.kube import Propagation
-from agent_sandbox.testing import Fault
+from agent_sandbox.kube import OutcomeUnknownError, Propagation, RawResponse, Transport
+from agent_sandbox.kube.transport import RequestOptions, TransportDecorator
+from agent_sandbox.testing import Fault, InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import NETWORK_POLICIES, PERSISTENT_VOLUME_CLAIMS, PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
@@ -242,6 +244,190 @@ async def test_children_of_a_sandbox_that_is_gone_are_not_made_again_and_again(m
         assert len(made) <= 3, made
         for resource in (PODS, PERSISTENT_VOLUME_CLAIMS):
             assert await house.all(resource) == []
+
+
+@pytest.mark.embedded
+async def test_no_pod_is_created_under_a_policy_that_somebody_opened(make: Any) -> None:
+    """It is repaired, but the repair may fail for a while: until then the Pod waits."""
+    async with make.house() as house:
+        await house.make(make.template())
+        await house.settle(5)
+        house.wire.inject(Fault.error(500), method="PATCH", path="/networkpolicies", times=None)
+        await house.edit(NETWORK_POLICIES, "python-network-policy", {"spec": {"ingress": [{}]}})
+        await house.make(make.claim())
+
+        told = await house.reason(SANDBOX_CLAIMS, "mine", "NetworkPolicyNotReady", within=20)
+
+        assert "it is being repaired" in told.message
+        assert await house.all(PODS) == []
+        house.wire.heal()
+        await house.ready(SANDBOX_CLAIMS, "mine")
+
+
+@pytest.mark.embedded
+async def test_a_policy_is_not_removed_while_the_server_has_a_pod_that_the_cache_has_not_seen(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.template())
+        await house.settle(5)
+        policy = await house.get(NETWORK_POLICIES, "python-network-policy")
+        house.wire.inject(Fault.silent_stream(), path="/pods", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        unseen = {"name": "unseen", "namespace": "default", "labels": policy.metadata.labels}
+        containers = {"containers": [{"name": "main", "image": "x"}]}
+        await house.make({"apiVersion": "v1", "kind": "Pod", "metadata": unseen, "spec": containers})
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.settle(60)
+        assert await house.get(NETWORK_POLICIES, "python-network-policy") is not None
+
+        await house.delete(PODS, "unseen")
+        await house.until(lambda: _gone(house, NETWORK_POLICIES, "python-network-policy"))
+
+
+class SlowToCreatePods(TransportDecorator):
+    """Carries out the create of a Pod late, and tells ``created`` when it has."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
+        self.created: Callable[[], Awaitable[None]] | None = None
+
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        if method == "POST" and path.endswith("/pods") and self.created is not None:
+            await anyio.sleep(5)
+            answer = await super().request(method, path, **options)
+            await self.created()
+            return answer
+        return await super().request(method, path, **options)
+
+
+@pytest.mark.embedded
+async def test_a_policy_outlives_its_sandbox_while_the_create_of_its_pod_is_under_way(make: Any) -> None:
+    """The create takes effect after claim, Sandbox and template are gone: the Pod starts, and the policy stands."""
+    wires: list[SlowToCreatePods] = []
+
+    def wrap(server: InMemoryApiServer) -> SlowToCreatePods:
+        wires.append(SlowToCreatePods(server.transport()))
+        return wires[-1]
+
+    async with make.house(wrap=wrap) as house:
+        policies: list[Any] = []
+
+        async def look() -> None:
+            policies.append(await house.get(NETWORK_POLICIES, "python-network-policy"))
+
+        await house.make(make.template())
+        await house.settle(5)
+        wires[0].created = look
+        await house.make(make.claim())
+        await house.until(lambda: _exists(house, SANDBOXES, "mine"))
+        await house.settle(1)
+        await house.delete(SANDBOX_CLAIMS, "mine")
+        await house.delete(SANDBOX_TEMPLATES, "python")
+        await house.until(lambda: _gone(house, SANDBOXES, "mine"), within=2)
+        await house.until(lambda: _gone(house, NETWORK_POLICIES, "python-network-policy"))
+
+        assert [policy is not None for policy in policies] == [True]
+        assert await house.all(PODS) == []
+
+
+class LosesAnAdoption(TransportDecorator):
+    """Keeps the first adoption from the server, and its sender without an answer until ``meanwhile`` is over."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
+        self.meanwhile: Callable[[str], Awaitable[None]] | None = None
+        self.adoptions: list[str] = []
+
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> RawResponse:
+        if method == "PATCH" and "/sandboxes/" in path and not path.endswith("/status"):
+            self.adoptions.append(path.rpartition("/")[2])
+            if self.meanwhile is not None:
+                meanwhile, self.meanwhile = self.meanwhile, None
+                await meanwhile(self.adoptions[0])
+                raise OutcomeUnknownError(f"{method} {path}: no answer")
+        return await super().request(method, path, **options)
+
+
+@pytest.mark.embedded
+async def test_after_an_adoption_without_an_answer_no_other_member_is_tried(make: Any) -> None:
+    """Not even a better one: the first write may still be on its way, and would give the claim a second Sandbox."""
+    wires: list[LosesAnAdoption] = []
+
+    def wrap(server: InMemoryApiServer) -> LosesAnAdoption:
+        wires.append(LosesAnAdoption(server.transport()))
+        return wires[-1]
+
+    async with make.house(wrap=wrap) as house:
+        await house.make(make.template(), make.pool(replicas=2))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+
+        async def worsen(name: str) -> None:
+            pod = await house.get(PODS, name)
+            unready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+            await house.kubelet.report(pod, unready)
+            await house.ready(SANDBOXES, name, status="False")
+
+        (wire,) = wires
+        wire.adoptions.clear()
+        wire.meanwhile = worsen
+        await house.make(make.claim())
+        await house.settle(30)
+
+        first = wire.adoptions[0]
+        assert set(wire.adoptions) == {first}
+        assert (await house.get(SANDBOX_CLAIMS, "mine")).status.sandbox_name == first
+
+
+@pytest.mark.embedded
+async def test_a_member_whose_creation_was_not_answered_is_made_again_under_its_name(make: Any) -> None:
+    """The create took effect, and the watch is silent: another name would be a member too many."""
+    async with make.house() as house:
+        await house.make(make.template())
+        await house.settle(5)
+        house.wire.inject(Fault.silent_stream(), path="/sandboxes", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        house.wire.inject(Fault.lost_answer(), method="POST", path="/sandboxes")
+        await house.make(make.pool(replicas=1))
+        await house.settle(30)
+
+        assert len(await house.all(SANDBOXES)) == 1
+
+
+@pytest.mark.embedded
+async def test_a_pool_that_is_gone_makes_no_member_although_its_watch_is_late(make: Any) -> None:
+    """The garbage collector takes the members of the deleted pool one by one, and that is heard at once."""
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=3))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.settle(60)
+        house.wire.inject(Fault.silent_stream(), path="/sandboxwarmpools", times=None)
+        house.wire.drop_watches()
+        await house.settle(3)
+        house.wire.seen.clear()
+        await house.delete(SANDBOX_WARM_POOLS, "pool")
+        await house.settle(60)
+
+        assert [write for write in house.writes() if write.startswith("POST")] == []
+        assert await house.all(SANDBOXES) == []
+
+
+async def test_an_expiry_is_on_record_before_anything_is_deleted(make: Any) -> None:
+    async with make.house() as house:
+        await house.make(make.sandbox())
+        await house.ready(SANDBOXES, "alice")
+        house.wire.seen.clear()
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": house.at(-1), "shutdownPolicy": "Delete"}})
+        await house.until(lambda: _gone(house, SANDBOXES, "alice"))
+
+        told, *deletes = house.writes()
+        assert told.startswith("PATCH")
+        assert told.endswith("/sandboxes/alice/status")
+        assert {write.split("/")[-2] for write in deletes if write.startswith("DELETE")} >= {"pods", "sandboxes"}
+
+
+async def _exists(house: Any, resource: Any, name: str) -> bool:
+    return await house.get(resource, name) is not None
 
 
 async def _gone(house: Any, resource: Any, name: str) -> bool:
