@@ -86,6 +86,7 @@ POD_FAILURE_REASONS: Final = frozenset(
 
 _CLEANUP_SECONDS: Final = 15.0
 _CREATE_SECONDS: Final = 30.0
+_LATE_SECONDS: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -237,11 +238,37 @@ async def create_claim(
         SandboxError: the cluster refused the claim or cannot be reached.
     """
     name = request.name or new_claim_name()
-    return await unbroken(lambda: _create(kube, request, name, now), keep=keep)
-
-
-async def _create(kube: KubeClient, request: ClaimRequest, name: str, now: datetime) -> SandboxClaimView:
     operation_id = secrets.token_hex(8)
+    known = False
+
+    async def create() -> SandboxClaimView:
+        nonlocal known
+        try:
+            return await _create(kube, request, name, operation_id, now)
+        except Exception:
+            known = True
+            raise
+
+    def keep_known(claim: SandboxClaimView) -> None:
+        nonlocal known
+        known = True
+        if keep is not None:
+            keep(claim)
+
+    try:
+        return await unbroken(create, keep=keep_known)
+    except BaseException:
+        if not known and keep is not None:
+            # A signal handler of the program's raised SystemExit in the middle of the request.
+            claim = await unbroken(lambda: _find_late(kube, request.namespace, name, operation_id))
+            if claim is not None:
+                keep(claim)
+        raise
+
+
+async def _create(
+    kube: KubeClient, request: ClaimRequest, name: str, operation_id: str, now: datetime
+) -> SandboxClaimView:
     body = request.manifest(name, operation_id, now)
     doing = f"creating SandboxClaim {request.namespace}/{name}"
     with anyio.move_on_after(_CREATE_SECONDS):
@@ -268,6 +295,17 @@ async def _find_own(kube: KubeClient, namespace: str, name: str, operation_id: s
     except (NotFoundError, TransportError):
         return None
     return claim if claim.metadata.annotations.get(ANNOTATION_OPERATION) == operation_id else None
+
+
+async def _find_late(kube: KubeClient, namespace: str, name: str, operation_id: str) -> SandboxClaimView | None:
+    """Look for a claim whose request was given up: the server may still be about to write it."""
+    with anyio.move_on_after(_LATE_SECONDS):
+        while True:
+            claim = await _find_own(kube, namespace, name, operation_id)
+            if claim is not None:
+                return claim
+            await anyio.sleep(_FIRST_PAUSE)
+    return None
 
 
 async def wait_until_bound(kube: KubeClient, claim: SandboxClaimView, *, timeout: float) -> Binding:

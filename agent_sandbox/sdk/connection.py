@@ -54,8 +54,7 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
     cluster = choose_cluster(options)
     async with AsyncExitStack() as stack:
         # From before the first claim is written: SIGTERM while a sandbox is waited for must unwind as well.
-        termination_guard.hold()
-        stack.callback(termination_guard.release)
+        stack.callback(termination_guard.hold().release)
         kube = await connect_cluster(cluster)
         if not isinstance(cluster, GivenClient):
             stack.push_async_callback(kube.aclose)

@@ -14,9 +14,9 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 import anyio.to_thread
 
-from agent_sandbox.sdk.errors import SandboxError
+from agent_sandbox.sdk.errors import SandboxError, SandboxNotReadyError
 from agent_sandbox.sdk.loop_thread import Hosted, Job, shared_loop
-from agent_sandbox.sdk.signals import termination_guard
+from agent_sandbox.sdk.signals import Hold, termination_guard
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Facade(Generic[A]):
     """A synchronous view of one asynchronous object."""
 
     _inner: A
+    _blocks: list[Hosted[Any]] | None = None
 
     @classmethod
     def _around(cls, inner: A) -> Self:
@@ -46,13 +47,18 @@ class Facade(Generic[A]):
     @contextmanager
     def _enter_manager(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
         hosted = shared_loop().host(manager)
-        value = hosted.enter()
+        if self._blocks is not None:
+            self._blocks.append(hosted)
         try:
-            yield value
-        except BaseException as error:
-            hosted.leave(error)
-            raise
-        hosted.leave(None)
+            try:
+                yield hosted.enter()
+            except BaseException as error:
+                hosted.leave(error)
+                raise
+            hosted.leave(None)
+        finally:
+            if self._blocks is not None and not hosted.is_open:
+                self._blocks.remove(hosted)
 
     @contextmanager
     def _enter_view(self, view: type[F], manager: AbstractAsyncContextManager[Any]) -> Iterator[F]:
@@ -77,17 +83,21 @@ class ContextFacade(Facade[A]):
     """A synchronous view of an asynchronous context manager; one that is still open at exit is closed then."""
 
     _hosted: Hosted[Any] | None = None
+    _hold: Hold | None = None
 
     def __enter__(self) -> Self:
-        hosted = shared_loop().host(cast("AbstractAsyncContextManager[Any]", self._inner))
-        termination_guard.hold()
-        try:
-            hosted.enter()
-        except BaseException:
-            termination_guard.release()
-            raise
-        self._hosted = hosted
+        if self._hosted is not None:
+            raise SandboxNotReadyError("this client is open already: use another one", reason="Open")
+        # Noted before anything is made, and forgotten when all is gone: Ctrl-C may come between any two steps.
+        self._hosted = shared_loop().host(cast("AbstractAsyncContextManager[Any]", self._inner))
+        self._blocks = []
         _open_at_exit[id(self)] = (os.getpid(), self)
+        self._hold = termination_guard.hold()
+        try:
+            self._hosted.enter()
+        except BaseException:
+            self._forget_if_closed()
+            raise
         return self
 
     def __exit__(
@@ -96,14 +106,23 @@ class ContextFacade(Facade[A]):
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        hosted, self._hosted = self._hosted, None
-        if hosted is None:
+        if self._hosted is None:
             return
-        _open_at_exit.pop(id(self), None)
         try:
-            hosted.leave(error)
+            for block in reversed(self._blocks or ()):
+                if block.is_open:  # interrupted before it was left, and in need of this client
+                    block.leave(error)
+            self._hosted.leave(error)
         finally:
-            termination_guard.release()
+            self._forget_if_closed()
+
+    def _forget_if_closed(self) -> None:
+        if self._hosted is None or self._hosted.is_open:
+            return  # interrupted before it was left: it is closed at exit
+        if self._hold is not None:
+            self._hold.release()
+        _open_at_exit.pop(id(self), None)
+        self._hosted = self._hold = self._blocks = None
 
 
 _open_at_exit: dict[int, tuple[int, ContextFacade[Any]]] = {}

@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal
 
 from agent_sandbox.sdk.errors import SandboxNotReadyError
+from agent_sandbox.sdk.signals import termination_guard
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Job(Generic[T]):
         self._portal = portal
         self._work = work
         self._inbox: queue.SimpleQueue[_Outcome | _Callback] = queue.SimpleQueue()
+        # Set by the loop before the outcome goes out: an interruption may hit this thread when it has just taken it.
         self._over = False
         # Touched in the loop only.
         self._scope: anyio.CancelScope | None = None
@@ -66,14 +68,15 @@ class Job(Generic[T]):
 
     def wait(self) -> T:
         """Run the work and return its result; an interruption cancels it and waits until it has cleaned up."""
-        try:
-            self._portal.start_task_soon(self._run)
-            return self._receive(None)
-        except BaseException as error:
-            if not self._over:
-                self._portal.start_task_soon(self._cancel)
-                self._drain(error)
-            raise
+        with termination_guard.blocking_call():
+            try:
+                self._portal.start_task_soon(self._run)
+                return self._receive(None)
+            except BaseException as error:
+                if not self._over:
+                    self._portal.start_task_soon(self._cancel)
+                    self._drain(error)
+                raise
 
     def callback(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """An async function that calls ``function`` in the waiting thread; the loop goes on meanwhile."""
@@ -96,7 +99,6 @@ class Job(Generic[T]):
         while True:
             message = self._inbox.get(timeout=timeout)
             if isinstance(message, _Outcome):
-                self._over = True
                 result: T = message.unwrap()
                 return result
             message.reply(_outcome_of(message))
@@ -128,11 +130,13 @@ class Job(Generic[T]):
                     outcome = _Outcome(error=_CancelledWorkError(tuple(getattr(error, "__notes__", ()))))
                     raise
         finally:
+            self._over = True
             self._inbox.put(outcome)
 
     def _cancel(self) -> None:
         self._cancelled = True
         if self._scope is None:
+            self._over = True
             self._inbox.put(_Outcome(error=_CancelledWorkError()))  # it never began, and never will
         else:
             self._scope.cancel()
@@ -154,6 +158,7 @@ class Hosted(Generic[T]):
         self._reason: BaseException | None = None
         self._outcome = _Outcome(error=_CancelledWorkError())
         self._failure: Exception | None = None
+        self._begun = False
         self._entered, self._leaving, self._over = anyio.Event(), anyio.Event(), anyio.Event()
 
     def enter(self) -> T:
@@ -161,11 +166,20 @@ class Hosted(Generic[T]):
         return self._thread.run(lambda _: self._enter())
 
     def leave(self, reason: BaseException | None) -> None:
-        """Leave the manager, which sees the reason; an error of its own is raised only if there was no reason."""
+        """Leave the manager, which sees the reason; an error of its own is raised only if there was no reason.
+
+        Nothing happens if it was never entered.
+        """
         self._thread.run(lambda _: self._leave(reason))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager was entered, or is just being, and has not been left."""
+        return self._begun and not self._over.is_set()
 
     async def _enter(self) -> T:
         scope = anyio.CancelScope()
+        self._begun = True
         self._thread.start_soon(lambda: self._host(scope), "sandbox client")
         try:
             await self._entered.wait()
@@ -178,6 +192,8 @@ class Hosted(Generic[T]):
         return value
 
     async def _leave(self, reason: BaseException | None) -> None:
+        if not self._begun:
+            return
         self._reason = reason
         trace = None if reason is None else reason.__traceback__
         self._leaving.set()

@@ -1,6 +1,8 @@
 """Work that no cancellation may cut in half, and helpers that run beside a block of the user's."""
 
+import asyncio
 import math
+from asyncio import _register_task, _unregister_task  # documented, under "Extending"
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -35,7 +37,9 @@ async def unbroken(
     """Run the work to its end, then let a cancellation that came meanwhile take effect.
 
     A shielded scope alone stops only anyio's cancellation; ``Task.cancel()`` (``asyncio.timeout``, Ctrl-C under
-    ``asyncio.run``) goes through it. A child task of its own is reached by neither.
+    ``asyncio.run``) goes through it. So the work has a task of its own, and one that ``asyncio.all_tasks`` does not
+    show: the end of ``asyncio.run``, and many a program's own shutdown, cancel every task that they find there.
+    They find this one's caller, which waits for it.
 
     Args:
         work: what to do; bound it yourself.
@@ -45,30 +49,33 @@ async def unbroken(
     Raises:
         Exception: whatever the work raised.
     """
-    results: list[T] = []
-    failures: list[Exception] = []
-    done = anyio.Event()
     shield = anyio.CancelScope(shield=True)
+    results: list[T] = []
 
     async def run() -> None:
         with shield:
-            try:
-                result = await work()
-                results.append(result)
-                if keep is not None:
-                    keep(result)
-            except Exception as error:
-                failures.append(error)
-            finally:
-                done.set()
+            result = await work()
+            results.append(result)
+            if keep is not None:
+                keep(result)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run, name="unbroken work")
+    task = asyncio.get_running_loop().create_task(run(), name="unbroken work")
+    _unregister_task(task)
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
         try:
-            await done.wait()
+            with anyio.CancelScope(shield=interruption is not None):
+                await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            if interruption is None:
+                interruption = error
+                shield.deadline = anyio.current_time() + patience
         except BaseException:
-            shield.deadline = anyio.current_time() + patience
+            _register_task(task)  # raised by a signal handler: whoever ends the loop ends the work
             raise
-    if failures:
-        raise failures[0]
+    if interruption is not None:
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation goes first
+        raise interruption
+    task.result()
     return results[0]

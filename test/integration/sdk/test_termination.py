@@ -1,12 +1,23 @@
 """What a killed program leaves behind: nothing, as long as Python gets to run at all."""
 
+import contextlib
+import gc
+import linecache
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 import pytest
+
+from agent_sandbox import ConnectionOptions, SandboxClient, Sandboxes
+from agent_sandbox.sdk import facade, loop_thread, signals
+from agent_sandbox.sdk.loop_thread import shared_loop
+from agent_sandbox.testing.pretend_cluster import PretendCluster
 
 PRELUDE = """
 import pathlib, sys, time
@@ -97,41 +108,72 @@ def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> Non
     assert rest == "mine\nleft 0\n"
 
 
-def test_sigterm_while_an_asynchronous_client_waits_for_its_sandbox_leaves_no_claim(tmp_path: Path) -> None:
-    program = start(
-        """
-        import asyncio
-        import threading
-        from contextlib import asynccontextmanager
-        from agent_sandbox import AsyncSandboxes, ConnectionOptions
-        from agent_sandbox.local.apiserver.site import ApiServerSite
+class InterruptAtLine:
+    """Raises KeyboardInterrupt at the n-th line that the main thread runs in certain files, as Ctrl-C might."""
 
-        @asynccontextmanager
-        async def serving():
-            async with await ApiServerSite.prepare(cluster.api.server, pathlib.Path(sys.argv[1]), port=0) as site:
-                yield site
+    def __init__(self, line: int, files: set[str]) -> None:
+        self._left = line
+        self._files = files
+        self._entered: set[tuple[FrameType, int]] = set()
 
-        site = loop.host(serving()).enter()
-        # A moment later, so that the answer to the create has arrived and the client waits.
-        cluster.answer = lambda claim: threading.Timer(1.0, print, ("ready",), {"flush": True}).start()
+    @property
+    def has_fired(self) -> bool:
+        return self._left <= 0
 
-        async def main():
-            kubeconfig = site.credentials.kubeconfig_file
-            options = ConnectionOptions(kubeconfig=kubeconfig, local=False, api_url=cluster.api_url)
-            async with AsyncSandboxes(options=options) as sandboxes, sandboxes.use("t"):
-                pass
+    def __enter__(self) -> Self:
+        sys.settrace(self._trace)
+        return self
 
-        try:
-            asyncio.run(main())
-        finally:
-            print("left", len(names()), flush=True)
-        """,
-        tmp_path,
-    )
-    assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    program.send_signal(signal.SIGTERM)
-    rest, _ = program.communicate(timeout=30)
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
 
-    assert rest == "left 0\n"
-    assert program.returncode == 143
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename not in self._files:
+            return None
+        if event == "line" and not self._leaves_with(frame):
+            self._left -= 1
+            if self._left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+    def _leaves_with(self, frame: FrameType) -> bool:
+        """Python runs no signal handler between the end of a ``with`` block and its ``__exit__``."""
+        if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+            return False
+        place = (frame, frame.f_lineno)
+        entered = place in self._entered
+        self._entered.add(place)
+        return entered
+
+
+def use_client(cluster: PretendCluster) -> None:
+    with SandboxClient("t", kube=cluster.kube, api_url=cluster.api_url) as sandbox:
+        sandbox.run("true")
+
+
+def use_sandboxes(cluster: PretendCluster) -> None:
+    options = ConnectionOptions(kube=cluster.kube, api_url=cluster.api_url)
+    with Sandboxes(options=options) as sandboxes, sandboxes.use("t") as sandbox:
+        sandbox.run("true")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", [use_client, use_sandboxes])
+def test_ctrl_c_between_any_two_lines_leaves_no_claim_at_the_latest_at_exit(
+    sync_cluster: PretendCluster, use: Callable[[PretendCluster], None]
+) -> None:
+    files = {str(module.__file__) for module in (facade, loop_thread, signals)}
+    gc.collect()
+    gc.freeze()  # what there is already need not be looked at again after each line
+    line, fired = 0, True
+    while fired:
+        line += 1
+        with contextlib.suppress(KeyboardInterrupt), InterruptAtLine(line, files) as interrupt:
+            use(sync_cluster)
+        fired = interrupt.has_fired
+        gc.collect()
+        facade._close_what_is_open()  # as Python does at exit
+        assert shared_loop().run(lambda _: sync_cluster.claim_names()) == [], f"line {line}"
+    gc.unfreeze()
+    assert line > 100
