@@ -146,12 +146,14 @@ class Manager:
 
         Raises:
             ValueError: there is a controller of that name, or none that it yields to.
+            RuntimeError: the manager runs already.
         """
+        if self._is_running:
+            raise RuntimeError(f"controller {controller.name!r} is added too late: run() has filled the caches")
         if controller.name in self._controllers:
             raise ValueError(f"there is a controller {controller.name!r} already: its metrics would be mixed up")
         if missing := set(controller.yields_to) - set(self._controllers):
             raise ValueError(f"controller {controller.name!r} yields to {sorted(missing)}: add these before it")
-        assert not self._is_running, "controllers are added before run(): their caches are filled first"
         self._controllers[controller.name] = controller.bind(
             self.cache,
             clock=self.clock,

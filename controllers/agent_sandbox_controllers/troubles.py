@@ -50,9 +50,3 @@ def trouble_of(error: ApiError, doing: str) -> Trouble | None:
     if isinstance(error, InvalidError | BadRequestError):
         return Trouble(Reason.REJECTED, f"cannot {doing}: {error.message}", SLOW_LOOK)
     return None
-
-
-def soonest(*delays: float | None) -> float | None:
-    """The shortest of some delays, leaving out those that are None."""
-    known = [delay for delay in delays if delay is not None]
-    return min(known) if known else None

@@ -71,12 +71,8 @@ class World:
     @contextmanager
     def creating_pod(self, namespace: str, template_id: str) -> Iterator[None]:
         """While a Pod is being created, its template's NetworkPolicy stays, even if the Sandbox goes meanwhile."""
-        key = f"{namespace}/{template_id}"
-        self._pods_in_flight[key] += 1
-        try:
+        with _counted(self._pods_in_flight, f"{namespace}/{template_id}"):
             yield
-        finally:
-            self._pods_in_flight[key] -= 1
 
     def is_creating_pod(self, namespace: str, template_id: str) -> bool:
         """Whether a Pod of this template is being created in this namespace."""
@@ -85,12 +81,8 @@ class World:
     @contextmanager
     def removing_policy(self, namespace: str, template_id: str) -> Iterator[None]:
         """From the last look at who needs a template's NetworkPolicy until it is gone, no Pod of it is created."""
-        key = f"{namespace}/{template_id}"
-        self._policies_going[key] += 1
-        try:
+        with _counted(self._policies_going, f"{namespace}/{template_id}"):
             yield
-        finally:
-            self._policies_going[key] -= 1
 
     def is_removing_policy(self, namespace: str, template_id: str) -> bool:
         """Whether the NetworkPolicy of this template is being removed from this namespace."""
@@ -146,3 +138,15 @@ class World:
             return None
         self.cache.remember(resource, view)
         return view
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    """Count the key while the block runs. Back at zero it is forgotten, or each template would stay for ever."""
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]

@@ -34,14 +34,13 @@ from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
 from agent_sandbox_controllers.template_record import TemplateRecord
-from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
+from agent_sandbox_controllers.troubles import Trouble, trouble_of
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID, Reason
+from agent_sandbox_controllers.waiting import SOON, look_again, soonest
 from agent_sandbox_controllers.world import World
 
 log = structlog.get_logger(__name__)
 
-SOON: Final = 0.001
-"""Seconds until the next pass where nothing is waited for, but this pass's write must stand before the next."""
 ROUNDS: Final = 2
 """How often one pass plans anew because the cache turned out to be behind the server."""
 
@@ -118,7 +117,7 @@ class SandboxReconciler:
     async def _reconcile(self, view: SandboxView) -> Result:
         observed = self._observe(view)
         wait = await self._expire(observed) if observed.expired else await self._live(observed)
-        return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))
+        return look_again(wait)
 
     # Seeing
 

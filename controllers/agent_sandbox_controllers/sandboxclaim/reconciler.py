@@ -66,14 +66,13 @@ from agent_sandbox_controllers.start_trace import start_span
 from agent_sandbox_controllers.status import Status
 from agent_sandbox_controllers.status_writer import StatusWriter
 from agent_sandbox_controllers.template_record import TemplateRecord, is_open_to
-from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
+from agent_sandbox_controllers.troubles import Trouble, trouble_of
 from agent_sandbox_controllers.vocabulary import LAUNCH_WARM, Reason
+from agent_sandbox_controllers.waiting import SOON, look_again, soonest
 from agent_sandbox_controllers.world import World
 
 log = structlog.get_logger(__name__)
 
-SOON: Final = 0.001
-"""Seconds until the next pass where only this pass's write must stand before it."""
 ROUNDS: Final = 3
 """How often one pass decides anew because what it wanted to take was gone."""
 AGAIN: Final = 0.2
@@ -128,7 +127,7 @@ class ClaimReconciler:
             # This pass may have written that the Pod finished, from which a time to live counts.
             end = expiry_of(observed.claim, finished_condition(self._on_record(observed)))
             wait = soonest(wait, seconds_until(end, observed.now))
-        return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))
+        return look_again(wait)
 
     def _on_record(self, observed: ClaimObserved) -> SandboxClaimView:
         """The claim as this pass's writes have left it."""

@@ -1,9 +1,8 @@
 """The NetworkPolicy of a template: the user's rules, or the secure default.
 
 The default lets in the router and nobody else, and lets out to the public internet and to the cluster's own DNS, to
-nothing
-else: no private, link-local (cloud metadata), carrier-grade NAT, loopback, multicast or reserved range, and no IPv6
-form of those.
+nothing else: no private, link-local (cloud metadata), carrier-grade NAT, loopback, multicast or reserved range, and no
+IPv6 form of those.
 """
 
 import ipaddress

@@ -25,8 +25,9 @@ from agent_sandbox_controllers.sandboxtemplate.plan import (
 from agent_sandbox_controllers.sandboxtemplate.policy import is_ours
 from agent_sandbox_controllers.status import Status, status_change, status_json
 from agent_sandbox_controllers.template_record import TemplateRecord, is_open_to
-from agent_sandbox_controllers.troubles import SLOW_LOOK, Trouble, soonest, trouble_of
+from agent_sandbox_controllers.troubles import SLOW_LOOK, Trouble, trouble_of
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID, Reason
+from agent_sandbox_controllers.waiting import soonest
 from agent_sandbox_controllers.world import World
 
 log = structlog.get_logger(__name__)

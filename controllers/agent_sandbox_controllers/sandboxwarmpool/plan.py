@@ -22,7 +22,7 @@ from agent_sandbox_controllers.actions import Change, Remove, change, remove
 from agent_sandbox_controllers.options import ControllerOptions
 from agent_sandbox_controllers.ownership import controller_reference
 from agent_sandbox_controllers.sandboxwarmpool.members import Member
-from agent_sandbox_controllers.troubles import soonest
+from agent_sandbox_controllers.waiting import soonest
 
 GRACE_SLACK = 2.0
 """Seconds by which a look at a stuck member comes after its grace has ended: server times have whole seconds."""

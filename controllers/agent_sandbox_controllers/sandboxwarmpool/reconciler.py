@@ -33,15 +33,15 @@ from agent_sandbox_controllers.sandboxwarmpool.plan import PoolObserved, PoolPla
 from agent_sandbox_controllers.sandboxwarmpool.status import NOT_PROGRESSING, PROGRESSING, is_urgent, pool_status
 from agent_sandbox_controllers.status import Status, status_change, status_json
 from agent_sandbox_controllers.template_record import TemplateRecord
-from agent_sandbox_controllers.troubles import Trouble, soonest, trouble_of
+from agent_sandbox_controllers.troubles import Trouble, trouble_of
 from agent_sandbox_controllers.urgency import Urgency
+from agent_sandbox_controllers.waiting import SOON, look_again, soonest
 from agent_sandbox_controllers.world import World
 
 RISING_DELAY: Final = 1.0
 """Seconds for which growing readyReplicas are collected into one status write."""
 MEMBERS_PAUSE: Final = 0.1
 """Seconds for which changes of members are collected into one pass, whose work grows with the pool."""
-SOON: Final = 0.001
 _SUFFIX_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 """The alphabet of Kubernetes' generated names: no vowels, so no words; nothing that looks like something else."""
 _SUFFIX_LENGTH: Final = 5
@@ -98,7 +98,7 @@ class PoolReconciler:
         if failure is not None:
             raise failure
         wait = soonest(plan.look_again, paced, held_back, trouble.retry_after if trouble else None)
-        return Result.done() if wait is None else Result.requeue_after(max(wait, SOON))
+        return look_again(wait)
 
     # Seeing
 
@@ -139,11 +139,12 @@ class PoolReconciler:
         """
         _, failed_removal = await in_batches(plan.remove, self._remove)
         _, failed_adoption = await in_batches(plan.adopt, self._take_in)
+        failure = failed_removal or failed_adoption
         uid = observed.view.metadata.uid
         if plan.create:
             held_back = await self._look_after_loss(observed)
             if held_back is not None:
-                return None, failed_removal or failed_adoption, held_back
+                return None, failure, held_back
         grant = self._pacing.grant(
             uid,
             members=len(observed.active),
@@ -151,7 +152,6 @@ class PoolReconciler:
             missing=plan.create,
             now=self._world.clock.monotonic(),
         )
-        failure = failed_removal or failed_adoption
         if not grant.count or observed.template is None:
             return None, failure, grant.wait
         template = observed.template

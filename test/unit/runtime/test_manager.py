@@ -297,3 +297,13 @@ async def test_one_watch_per_kind_is_shared_by_all_controllers(virtual_clock: Vi
             await manager.run()
 
         assert [request.path for request in wire.seen] == ["/api/v1/pods"]
+
+
+async def test_a_controller_that_comes_after_the_start_is_refused(virtual_clock: VirtualClock) -> None:
+    async with InMemoryApiServer(clock=virtual_clock) as server:
+        manager = Manager(KubeClient(server.transport()), clock=virtual_clock)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(manager.run)
+            with pytest.raises(RuntimeError, match="'late' is added too late"):
+                manager.add(Controller("late", Slow(virtual_clock, 1, [])).watches_for(PODS))
+            tasks.cancel_scope.cancel()
