@@ -233,6 +233,9 @@ class Exchange:
         head = await self._response_head(upstream)
         self.progress.status = head.status
         if head.status == 101:
+            if not self._body_done:
+                # The rest of the body would be taken for the new protocol's first words.
+                raise self._broken()
             return await self._tunnel(upstream, head)
         try:
             framing = response_framing(head, self._head.method)

@@ -161,6 +161,22 @@ async def test_switching_protocols_without_being_asked_is_refused(run_router: An
     assert answer.startswith(b"HTTP/1.1 502")
 
 
+async def test_switching_protocols_in_the_middle_of_a_body_is_refused(run_router: Any, caplog: Any) -> None:
+    async with run_router() as place:
+
+        async def behave(visit: Any) -> None:
+            await visit.head()
+            await visit.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+            await visit.reader.read()
+
+        box = await place.sandbox(behave)
+        head = b"POST / HTTP/1.1\r\nHost: f\r\nConnection: Upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n"
+        answer = await place.ask(head + HEAD % box.port + b"\r\n5\r\nhello\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert "defect" not in caplog.text
+
+
 async def test_h2c_upgrade_is_not_offered_to_the_sandbox(run_router: Any) -> None:
     async with run_router() as place:
         box = await place.sandbox(echo_head)
