@@ -2,6 +2,8 @@
 
 from uuid import uuid4
 
+import anyio
+
 from agent_sandbox.testing.conformance import Api, config_map
 
 _PATH = "/api/v1/namespaces"
@@ -38,6 +40,27 @@ async def test_a_deleted_namespace_takes_its_objects_along(api: Api) -> None:
     assert deleted["metadata"]["deletionTimestamp"]
     await api.wait_gone(_PATH, name)
     assert (await api.get(f"{_PATH}/{name}/configmaps")).json["items"] == []
+
+
+async def test_pods_go_before_everything_else_of_their_namespace(api: Api) -> None:
+    """A Pod on its way out keeps its policy: KEP-5080."""
+    name = f"conformance-{uuid4().hex[:8]}"
+    await api.create(_PATH, {"metadata": {"name": name}})
+    await api.wait_for(f"{_PATH}/{name}/serviceaccounts", "default", lambda account: True)
+    pod = {
+        "metadata": {"name": "held", "finalizers": ["example.com/hold"]},
+        "spec": {"containers": [{"name": "main", "image": "i:1"}]},
+    }
+    await api.create(f"{_PATH}/{name}/pods", pod)
+    policies = f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"
+    await api.create(policies, {"metadata": {"name": "closed"}, "spec": {"podSelector": {}}})
+    await api.delete(f"{_PATH}/{name}")
+    await api.wait_for(f"{_PATH}/{name}/pods", "held", lambda pod: "deletionTimestamp" in pod["metadata"])
+    await anyio.sleep(1)  # enough for a sweep over everything, which must not be
+
+    assert (await api.get(f"{policies}/closed")).json["metadata"].get("deletionTimestamp") is None
+    await api.merge(f"{_PATH}/{name}/pods/held", {"metadata": {"finalizers": None}})
+    await api.wait_gone(_PATH, name)
 
 
 async def test_a_terminating_namespace_takes_nothing_new(api: Api) -> None:

@@ -3,11 +3,11 @@
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.background.work import KeyWorker
 from agent_sandbox.local.apiserver.custom import CLEANUP_FINALIZER, CUSTOM_RESOURCE_DEFINITIONS
-from agent_sandbox.local.apiserver.errors import NotFoundError
-from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, WriteOptions
+from agent_sandbox.local.apiserver.errors import ConflictError, NotFoundError
+from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, Preconditions, WriteOptions
 from agent_sandbox.local.apiserver.registry import Registry
 from agent_sandbox.local.apiserver.resource_type import JsonObject
-from agent_sandbox.local.apiserver.storage import Change, Key, ObjectStore
+from agent_sandbox.local.apiserver.storage import Change, Key, ObjectStore, Stored
 
 _WRITE = WriteOptions(field_manager="custom-resource-cleanup")
 
@@ -45,17 +45,18 @@ class DefinitionCleaner:
         if resource is not None:
             for instance in self._store.objects(key.name):
                 if not instance.metadata.get("deletionTimestamp"):
-                    await self._delete(instance.key)
+                    await self._delete(instance)
         if not self._store.objects(key.name):
             await self._objects.update(CUSTOM_RESOURCE_DEFINITIONS, "", key.name, _without_finalizer, _WRITE)
 
-    async def _delete(self, key: Key) -> None:
-        resource = self._registry.by_bucket(key.bucket)
+    async def _delete(self, instance: Stored) -> None:
+        resource = self._registry.by_bucket(instance.key.bucket)
         assert resource is not None
+        options = DeleteOptions(propagation="Background", preconditions=Preconditions(uid=instance.uid))
         try:
-            await self._objects.delete(resource, key.namespace, key.name, DeleteOptions(propagation="Background"))
-        except NotFoundError:
-            return
+            await self._objects.delete(resource, instance.key.namespace, instance.key.name, options)
+        except (NotFoundError, ConflictError):
+            return  # somebody was faster
 
 
 def _without_finalizer(value: JsonObject) -> JsonObject:

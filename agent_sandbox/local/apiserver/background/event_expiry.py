@@ -6,7 +6,7 @@ from typing import Final
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.builtin import EVENTS
 from agent_sandbox.local.apiserver.errors import StatusError
-from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects
+from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, Preconditions
 from agent_sandbox.local.apiserver.storage import ObjectStore
 
 EVENT_LIFETIME: Final = timedelta(hours=1)
@@ -32,8 +32,9 @@ class EventExpiry:
         for stored in self._store.objects(EVENTS.bucket):
             if datetime.fromisoformat(stored.metadata["creationTimestamp"]) >= oldest:
                 continue
+            options = DeleteOptions(preconditions=Preconditions(uid=stored.uid))
             try:
-                await self._objects.delete(EVENTS, stored.key.namespace, stored.key.name, DeleteOptions())
+                await self._objects.delete(EVENTS, stored.key.namespace, stored.key.name, options)
             except StatusError:
                 # Gone already, or the disk refuses: the next sweep tries again.
                 continue

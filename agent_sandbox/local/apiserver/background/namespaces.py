@@ -2,15 +2,14 @@
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.apiserver.background.work import KeyWorker
-from agent_sandbox.local.apiserver.builtin import NAMESPACES, SERVICE_ACCOUNTS
-from agent_sandbox.local.apiserver.errors import AlreadyExistsError, ForbiddenError, NotFoundError
-from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, WriteOptions
+from agent_sandbox.local.apiserver.builtin import NAMESPACES, PODS, SERVICE_ACCOUNTS
+from agent_sandbox.local.apiserver.errors import AlreadyExistsError, ConflictError, ForbiddenError, NotFoundError
+from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, Preconditions, WriteOptions
 from agent_sandbox.local.apiserver.registry import Registry
-from agent_sandbox.local.apiserver.resource_type import JsonObject
+from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import Change, Key, ObjectStore
 
 _WRITE = WriteOptions(field_manager="namespace-controller", subresource="finalize")
-_BACKGROUND = DeleteOptions(propagation="Background")
 
 
 class NamespaceKeeper:
@@ -58,24 +57,28 @@ class NamespaceKeeper:
             return
 
     async def _empty(self, namespace: str) -> bool:
-        """Delete everything in a namespace; True once nothing is left."""
-        empty = True
-        for resource in self._registry.storage_kinds():
-            if not resource.namespaced:
+        """Delete everything in a namespace; True once nothing is left.
+
+        Pods go first, and the rest waits until the last has gone, as Kubernetes does it since 1.34 (KEP-5080): a Pod
+        in its grace period must not lose its NetworkPolicy.
+        """
+        if self._store.objects(PODS.bucket, namespace):
+            await self._delete_all(PODS, namespace)
+            return False
+        kinds = [resource for resource in self._registry.storage_kinds() if resource.namespaced]
+        for resource in kinds:
+            await self._delete_all(resource, namespace)
+        return not any(self._store.objects(resource.bucket, namespace) for resource in kinds)
+
+    async def _delete_all(self, resource: ResourceType, namespace: str) -> None:
+        for stored in self._store.objects(resource.bucket, namespace):
+            if stored.metadata.get("deletionTimestamp"):
                 continue
-            for stored in self._store.objects(resource.bucket, namespace):
-                empty = False
-                if stored.metadata.get("deletionTimestamp"):
-                    continue
-                try:
-                    await self._objects.delete(resource, namespace, stored.key.name, _BACKGROUND)
-                except NotFoundError:
-                    continue
-        return empty or not any(
-            self._store.objects(resource.bucket, namespace)
-            for resource in self._registry.storage_kinds()
-            if resource.namespaced
-        )
+            options = DeleteOptions(propagation="Background", preconditions=Preconditions(uid=stored.uid))
+            try:
+                await self._objects.delete(resource, namespace, stored.key.name, options)
+            except (NotFoundError, ConflictError):
+                continue  # somebody was faster
 
     async def _finish(self, namespace: str) -> None:
         def finalized(value: JsonObject) -> JsonObject:

@@ -4,6 +4,7 @@ One method per verb; each reads its options, calls ``Objects``, ``Lists`` or ``W
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from agent_sandbox.clock import Clock
@@ -32,7 +33,7 @@ from agent_sandbox.local.apiserver.paths import ResourcePath
 from agent_sandbox.local.apiserver.protobuf import PROTOBUF
 from agent_sandbox.local.apiserver.providers import PodProviders
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
-from agent_sandbox.local.apiserver.storage import ObjectStore
+from agent_sandbox.local.apiserver.storage import ObjectStore, Stored
 
 _POD_SUBRESOURCES = frozenset({"binding", "eviction", "log", "exec", "attach", "portforward"})
 _NO_UPGRADE = "Upgrade request required"
@@ -227,12 +228,21 @@ class ResourceEndpoints:
         metadata = {"resourceVersion": str(self._store.revision)}
         answer = Representation.of(request).many(resource, chosen, metadata, self._objects.now())
         for stored in chosen:
+            uid = options.preconditions.uid or stored.uid
+            same = replace(options, preconditions=replace(options.preconditions, uid=uid))
             try:
-                await self._objects.delete(resource, stored.key.namespace, stored.key.name, options)
+                await self._objects.delete(resource, stored.key.namespace, stored.key.name, same)
             except NotFoundError:
                 # Somebody else was faster: gone is what was asked for.
                 continue
+            except ConflictError:
+                if self._is_still(stored):
+                    raise
         return answer
+
+    def _is_still(self, stored: Stored) -> bool:
+        present = self._store.latest(stored.key)
+        return present is not None and present.uid == stored.uid
 
 
 def _check_same_object(resource: ResourceType, value: JsonObject, old: JsonObject) -> None:
