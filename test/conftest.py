@@ -1,5 +1,6 @@
 """What every test has: virtual time on demand, a Ctrl-C that arrives, an access key that is not the developer's."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -28,3 +29,9 @@ def own_access_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["AGENT_SANDBOX_ACCESS_KEY_FILE"] = str(tmp_path_factory.mktemp("access") / "access.key")
     yield
     del os.environ["AGENT_SANDBOX_ACCESS_KEY_FILE"]
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not look again and again at what exists for as long as the tests run."""
+    gc.collect()
+    gc.freeze()

@@ -221,7 +221,7 @@ class Place:
 async def routing(**options: Any) -> AsyncIterator[Place]:
     """A running router, fed by hand."""
     directory = Directory()
-    settings: dict[str, Any] = {"port": 0, "unsafe_allow_all": True, "wait_unknown": 0.05, "wait_ready": 0.05}
+    settings: dict[str, Any] = {"port": 0, "unsafe_allow_all": True, "wait_unknown": 0.01, "wait_ready": 0.01}
     settings |= {"drain_timeout": 0.2, **options}
     kube = settings.pop("kube", None)
     settings["unsafe_allow_all"] &= "authz" not in options

@@ -1,5 +1,6 @@
 """The key that a claim names opens what the claim holds, by every name and every route, and nothing else."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -87,11 +88,13 @@ async def test_tenants_credential_opens_its_own_sandbox_by_every_route_and_no_ot
             token(theirs, "b", "b-of-an-earlier-life"),
             token(theirs, "b", namespace="other"),
         ]
-        answers = [
-            await place.ask(route(name, b.port, credential))
-            for credential in foreign
-            for name in ("b", "b-uid", "b-box", "b-box-uid", "nobody")
-        ]
+        answers = await asyncio.gather(
+            *(
+                place.ask(route(name, b.port, credential))
+                for credential in foreign
+                for name in ("b", "b-uid", "b-box", "b-box-uid", "nobody")
+            )
+        )
 
     assert {status_of(answer) for answer in answers} == {403}
     assert len({answer.partition(b"Date:")[2][35:] for answer in answers}) == 1, "the answers tell nothing apart"

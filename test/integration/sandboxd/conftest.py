@@ -91,14 +91,20 @@ async def running_example(root: Path) -> AsyncIterator[Daemon]:
         spec.loader.exec_module(module)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(module.app, log_config=None, access_log=False))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [listener])
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-            async with aiohttp.ClientSession() as session:
-                yield Daemon(root / "work", port, session, tasks)
-            server.should_exit = True
+        config = uvicorn.Config(module.app, log_config=None, access_log=False, lifespan="off")
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        # Not serve(): that sees only every tenth of a second that it shall end, and ends a tenth of a second later.
+        await server.startup([listener])
+        async with anyio.create_task_group() as tasks, aiohttp.ClientSession() as session:
+            yield Daemon(root / "work", port, session, tasks)
+        for each in server.servers:
+            each.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        while server.server_state.connections or server.server_state.tasks:
+            await anyio.lowlevel.checkpoint()
 
 
 @pytest.fixture(params=["sandboxd", "example"])

@@ -4,12 +4,12 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from agent_sandbox.sdk import SandboxNotReadyError
@@ -25,7 +25,7 @@ def loop() -> Iterator[LoopThread]:
 
 def interrupt_soon() -> None:
     """Press Ctrl-C while the main thread waits."""
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def test_results_and_errors_come_back_to_the_caller(loop: LoopThread) -> None:
@@ -70,16 +70,21 @@ def test_what_goes_wrong_while_cleaning_up_is_a_note_on_the_interruption(loop: L
 
 
 def test_a_second_interruption_does_not_wait(loop: LoopThread) -> None:
+    release = threading.Event()
+
     async def work() -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(1.5)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            interrupt_soon()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(release.wait)
 
     interrupt_soon()
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         loop.run(lambda _: work())
-    assert time.monotonic() - began < 1.2
+    assert not release.is_set(), "nobody let it end"
+    release.set()
 
 
 def test_a_hosted_manager_lives_in_one_task_and_sees_why_it_is_left(loop: LoopThread) -> None:

@@ -73,7 +73,8 @@ async def test_sockets_are_read_before_time_jumps(virtual_clock: VirtualClock) -
     assert virtual_clock.monotonic() == 0
 
 
-def test_a_deadlock_is_found_at_once() -> None:
+def test_a_deadlock_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_sandbox.testing.clock.STUCK_AFTER", 0.05)
     with pytest.raises(StuckError, match="every task waits"):
         run_in_virtual_time(anyio.Event().wait)
 
