@@ -69,9 +69,9 @@ def runner(environment: dict[str, str]) -> Run:
     return run_command
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running stack with the samples applied, shared by a module; gives its state directory."""
+    """A running stack with the sample template applied, shared by all modules; each removes what it made."""
     home = tmp_path_factory.mktemp("stack")
     run_command = runner(environment_of(home / "home") | {"AGENT_SANDBOX_STATE_DIR": str(home / "state")})
     run_command(*UP)

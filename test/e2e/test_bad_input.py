@@ -30,10 +30,12 @@ def test_a_claim_for_a_missing_template_ends_in_a_typed_error_at_once(stack: Pat
 
 def test_a_command_that_does_not_exist_is_told_in_the_condition_and_in_the_error(stack: Path) -> None:
     """The Sandbox's Ready condition and the SDK's error both name the command."""
-    anyio.run(_create_broken_template, stack)
+    template = anyio.run(_create_broken_template, stack)
 
     with pytest.raises(SandboxPodFailedError, match="/no/such/program"):
         SandboxClient(template_name="broken", claim_name="doomed", state_dir=stack, ttl=None).__enter__()
+
+    anyio.run(_delete_broken_template, stack, template)
 
 
 def test_the_condition_of_a_sandbox_says_why_its_pod_does_not_start(stack: Path) -> None:
@@ -54,11 +56,17 @@ async def _list(stack: Path, resource: Any) -> list[str]:
                 await anyio.sleep(0.05)
 
 
-async def _create_broken_template(stack: Path) -> None:
+async def _create_broken_template(stack: Path) -> str:
     async with _client(stack) as client:
-        await client.create(
+        made = await client.create(
             SANDBOX_TEMPLATES, {"metadata": {"name": "broken"}, "spec": {"podTemplate": _BROKEN}}, "default"
         )
+    return str(made.metadata.uid)
+
+
+async def _delete_broken_template(stack: Path, uid: str) -> None:
+    async with _client(stack) as client:
+        await client.delete(SANDBOX_TEMPLATES, "broken", "default", uid=uid)
 
 
 async def _ready_of_broken_sandbox(stack: Path) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -214,19 +214,28 @@ async def _node_of(server: InMemoryApiServer, state: Path, options: Mapping[str,
 
 
 @pytest.fixture(scope="session")
-def root_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our part of sandboxes' root file system, made once, on a machine that has been seen to isolate."""
+def root_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Our part of sandboxes' root file system, made once, on a machine that has been seen to isolate.
+
+    What was seen holds for every node of these tests: each would try again, which is half of its start.
+    """
     state = tmp_path_factory.mktemp("trial")
     for name in ("pods", "volumes", "images"):
         (state / name).mkdir()
     root = build_root_files(state / "runtime")
     try:
-        anyio.run(trial.try_isolation, root, state, SystemClock())
+        machine = anyio.run(trial.try_isolation, root, state, SystemClock())
     except IsolationError as error:
         if "refused the rules" in str(error):
             raise  # a fault of ours, which must not look like a machine that lacks something
         pytest.skip(str(error))
-    return state / "runtime"
+
+    async def seen(*_: object) -> trial.Machine:
+        return machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent_sandbox.local.node.node.try_isolation", seen)
+        yield state / "runtime"
 
 
 @pytest.fixture(scope="session")
