@@ -25,12 +25,12 @@ demo: ## Give a program a sandbox on this machine: no cluster, no Docker, no kub
 .PHONY: test
 test: ## Run the tests (under three minutes; sets up what it needs).
 	@hack/setup.sh dev
-	@hack/test.sh $(PYTEST_ARGS)
+	@hack/test.sh "not slow" $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: ## Run the tests that take longer: elections between processes, a soak, images, a real Prometheus.
 	@hack/setup.sh tools
-	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+	@hack/test.sh slow $(PYTEST_ARGS)
 
 .PHONY: test-nightly
 test-nightly: ## Try 2,000 new scripts on the model of the controllers (ten minutes).

@@ -1,19 +1,44 @@
 #!/usr/bin/env bash
-# Runs the tests on both cores: what looks at the whole machine (processes, mounts, interfaces before and after) one
-# after the other in one pytest, together with as much else as balances the two, and the rest in another one beside it.
-# Arguments go to both.
+# Runs tests in three pytests side by side, each about as long as the others: tests with real processes wait more than
+# they compute, so that three keep two cores busy. What looks at the whole machine is among neighbours that leave it
+# alone: one stack of the command at a time (test/e2e), one node at a time (test/node).
+# Usage: hack/test.sh "MARKERS" [argument of pytest...]
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
-pytest="${VENV:-.venv}/bin/pytest"
+python="${VENV:-.venv}/bin/python"
+markers=$1
+shift
 
-one=(test/e2e test/node test/conformance test/integration/sdk)
-machine_log=$(mktemp)
-"$pytest" -m "not slow" "${one[@]}" "$@" >"$machine_log" 2>&1 &
-machine=$!
-trap 'kill "$machine" 2>/dev/null; rm -f "$machine_log"' EXIT
+# Programs that tests start hundreds of times are not compiled each time, even where the environment wishes no bytecode.
+unset PYTHONDONTWRITEBYTECODE
+"$python" -m compileall -q -j 0 agent_sandbox api controllers
 
-status=0
-"$pytest" -m "not slow" "${one[@]/#/--ignore=}" "$@" || status=$?
-wait "$machine" || status=$?
-cat "$machine_log"
+stacks=(test/e2e test/conformance test/unit)
+nodes=(test/node test/integration/sdk)
+rest=("${stacks[@]/#/--ignore=}" "${nodes[@]/#/--ignore=}")
+
+logs=$(mktemp -d)
+running=()
+trap 'kill "${running[@]}" 2>/dev/null; rm -rf "$logs"' EXIT
+pytest=("$python" -m pytest -m "$markers")
+"${pytest[@]}" "${stacks[@]}" "$@" >"$logs/stacks" 2>&1 &
+running+=($!)
+"${pytest[@]}" "${nodes[@]}" "$@" >"$logs/nodes" 2>&1 &
+running+=($!)
+
+status=5 # as pytest's where the arguments choose no test, which may be so in one or two of the three
+note() {
+  case $1 in
+    5) ;;
+    0) [ "$status" != 5 ] || status=0 ;;
+    *) status=$1 ;;
+  esac
+}
+"${pytest[@]}" "${rest[@]}" "$@"
+note $?
+for pid in "${running[@]}"; do
+  wait "$pid"
+  note $?
+done
+cat "$logs/stacks" "$logs/nodes"
 exit "$status"

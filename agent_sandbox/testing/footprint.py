@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,7 +14,8 @@ class Footprint:
     """A snapshot; equal snapshots mean that nothing was left behind.
 
     Attributes:
-        processes: command lines of our programs and of bubblewrap, with their process ids.
+        processes: command lines of our programs and of bubblewrap, with their process ids; not those that another
+            living program started.
         mounts: mount points of this mount namespace.
         interfaces: network interfaces of this network namespace.
         files: names in the given directories.
@@ -42,14 +44,35 @@ def take_footprint(*directories: Path) -> Footprint:
 
 
 def _processes() -> list[str]:
-    found: list[str] = []
+    """Our programs that this process started, or nobody who lives any more: another's stacks are its own matter."""
+    ours, found = {0, *_ancestry(os.getpid())}, []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended while we looked
-        if any(name in command for name in _NAMES):
+        command = _command(int(entry.name))
+        if _is_our_program(command) and all(
+            _is_our_program(_command(pid)) for pid in _ancestry(int(entry.name)) if pid not in ours
+        ):
             found.append(f"{entry.name} {command.replace(bytes(1), b' ').decode(errors='replace').strip()}")
     return found
+
+
+def _ancestry(pid: int) -> Iterator[int]:
+    """A process, its parent, and so on to the first one."""
+    while pid > 0:
+        yield pid
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return  # it ended while we looked
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it ended while we looked
+
+
+def _is_our_program(command: bytes) -> bool:
+    return any(name in command for name in _NAMES)
