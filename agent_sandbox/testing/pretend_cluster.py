@@ -224,7 +224,7 @@ async def serve_daemon(workspace: Path) -> AsyncIterator[tuple[str, list[dict[st
         return answer
 
     async with anyio.create_task_group() as tasks:
-        app = create_app(SandboxdOptions(root=workspace, allowed_roots=(workspace.parent,)), tasks)
+        app = create_app(SandboxdOptions(host="0.0.0.0", root=workspace, allowed_roots=(workspace.parent,)), tasks)
         app.middlewares.append(note_headers)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
