@@ -224,7 +224,9 @@ async def serve_daemon(workspace: Path) -> AsyncIterator[tuple[str, list[dict[st
         return answer
 
     async with anyio.create_task_group() as tasks:
-        app = create_app(SandboxdOptions(host="0.0.0.0", root=workspace, allowed_roots=(workspace.parent,)), tasks)
+        # As in a Pod: behind a router the Host of a request is no name of this machine.
+        options = SandboxdOptions(host="0.0.0.0", root=workspace, allowed_roots=(workspace.parent,))  # noqa: S104
+        app = create_app(options, tasks)
         app.middlewares.append(note_headers)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()

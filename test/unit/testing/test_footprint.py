@@ -7,7 +7,8 @@ import pytest
 
 from agent_sandbox.testing.footprint import take_footprint
 
-PRETENDER = [sys.executable, "-c", "import os; print(os.getpid(), flush=True); os.read(0, 1)", "-m", "agent_sandbox", ""]
+SAY_ID_AND_WAIT = "import os; print(os.getpid(), flush=True); os.read(0, 1)"
+PRETENDER = [sys.executable, "-c", SAY_ID_AND_WAIT, "-m", "agent_sandbox", ""]
 """Looks like one of our programs, says its process id, and ends when its standard input does."""
 WAIT = f"import subprocess; subprocess.run({PRETENDER})"
 LEAVE = f"import subprocess; subprocess.Popen({PRETENDER})"
