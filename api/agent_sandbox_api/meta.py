@@ -68,7 +68,7 @@ class ObjectMeta(ApiModel):
 
 
 class Condition(ApiModel):
-    """One aspect of an object's state, as ``metav1.Condition``."""
+    """One aspect of an object's state, in the form of metav1.Condition."""
 
     type: str = Field(description="The aspect, in CamelCase, for example Ready.", max_length=316)
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the aspect holds.")

@@ -61,7 +61,9 @@ class SandboxStatus(ApiModel):
         default=None, alias="serviceFQDN", description="DNS name of the sandbox's Service inside the cluster."
     )
     service: str | None = Field(default=None, description="Name of the sandbox's Service.")
-    conditions: Conditions | None = Field(default=None, description="Ready, Suspended, Finished and PodScheduled.")
+    conditions: Conditions | None = Field(
+        default=None, description="Ready, Suspended, Finished, PodScheduled and PodUpToDate."
+    )
     replicas: int | None = Field(default=None, ge=0, description="How many Pods exist: 0 or 1.")
     selector: str | None = Field(default=None, description="Label selector of the sandbox's Pod.")
     pod_ips: list[str] | None = Field(default=None, alias="podIPs", description="Addresses of the sandbox's Pod.")

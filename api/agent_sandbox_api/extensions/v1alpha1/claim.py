@@ -47,7 +47,8 @@ class ClaimLifecycle(ApiModel):
     )
     shutdown_policy: ClaimShutdownPolicy | None = Field(
         default=ClaimShutdownPolicy.RETAIN,
-        description="Delete and DeleteForeground remove the expired claim; Retain keeps it as a record.",
+        description="Delete and DeleteForeground remove the expired claim; Retain keeps it as a record. Its Sandbox "
+        "goes in every case.",
     )
 
 
@@ -94,7 +95,7 @@ class BoundSandbox(ApiModel):
 class SandboxClaimStatus(ApiModel):
     """What the controller observed."""
 
-    conditions: Conditions | None = Field(default=None, description="Ready and Finished.")
+    conditions: Conditions | None = Field(default=None, description="Ready, Finished and MetadataApplied.")
     sandbox_name: str | None = Field(default=None, description="Name of the claimed Sandbox.")
     sandbox: BoundSandbox | None = Field(default=None, description="The claimed Sandbox.")
 

@@ -64,19 +64,22 @@ class SandboxTemplateSpec(ApiModel):
     network_policy: NetworkPolicySpec | None = Field(
         default=None,
         description="Rules for the template's Pods. Unset means the secure default: ingress from the router only, "
-        "egress to the public internet only.",
+        "egress to the public internet and the cluster's DNS only. Rules given here replace the default whole.",
     )
     network_policy_management: NetworkPolicyManagement | None = Field(
         default=NetworkPolicyManagement.MANAGED,
-        description="Unmanaged leaves the NetworkPolicy to somebody else.",
+        description="Managed keeps a NetworkPolicy for the template's Pods. Unmanaged leaves that to somebody else: without "
+        "a policy the Pods may reach everything.",
     )
     env_vars_injection_policy: EnvVarsInjectionPolicy | None = Field(
         default=EnvVarsInjectionPolicy.DISALLOWED,
-        description="Whether claims may add (Allowed) or also replace (Overrides) environment variables.",
+        description="Whether claims may add (Allowed) or also replace (Overrides) environment variables. "
+        "Disallowed refuses claims that have any.",
     )
     volume_claim_templates_policy: VolumeClaimTemplatesPolicy | None = Field(
         default=VolumeClaimTemplatesPolicy.DISALLOWED,
-        description="Whether claims may add (Allowed) or also replace (Overrides) volumes.",
+        description="Whether claims may add (Allowed) or also replace (Overrides) volumes. "
+        "Disallowed refuses claims that have any.",
     )
     allowed_namespaces: list[str] | None = Field(
         default=None,
