@@ -100,6 +100,17 @@ async def test_a_delete_hits_the_object_of_that_uid_only(setup: Setup) -> None:
         await setup.client.delete(SERVICES, "a", "default", uid=created.metadata.uid, resource_version="1")
 
 
+async def test_a_delete_gives_the_object_only_while_something_keeps_it(setup: Setup) -> None:
+    free, kept = await setup.service("free"), await setup.service("kept")
+    hold = MergePatch({"metadata": {"finalizers": ["example.com/hold"]}})
+    await setup.client.patch(SERVICES, "kept", hold, "default")
+
+    assert await setup.client.delete_and_read(SERVICES, "free", "default", uid=free.metadata.uid) is None
+    left = await setup.client.delete_and_read(SERVICES, "kept", "default", uid=kept.metadata.uid)
+    assert left is not None
+    assert left.metadata.deleting
+
+
 async def test_a_second_object_of_a_name_is_refused_as_such(setup: Setup) -> None:
     await setup.service()
     with pytest.raises(AlreadyExistsError):

@@ -68,8 +68,8 @@ class SandboxTemplateSpec(ApiModel):
     )
     network_policy_management: NetworkPolicyManagement | None = Field(
         default=NetworkPolicyManagement.MANAGED,
-        description="Managed keeps a NetworkPolicy for the template's Pods. Unmanaged leaves that to somebody else: without "
-        "a policy the Pods may reach everything.",
+        description="Managed keeps a NetworkPolicy for the template's Pods. Unmanaged leaves that to somebody else: "
+        "without a policy the Pods may reach everything.",
     )
     env_vars_injection_policy: EnvVarsInjectionPolicy | None = Field(
         default=EnvVarsInjectionPolicy.DISALLOWED,
