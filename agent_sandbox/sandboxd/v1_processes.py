@@ -201,7 +201,10 @@ async def _send_output(socket: web.WebSocketResponse, process: Process, reader: 
             log.sent(reader, piece)
         elif not process.running:
             await _notify(socket, type="exit", process=process.to_json(reader.name))
-            await socket.close()
+            # The receiving side ends with this, and ends the attachment. It must not cut the farewell short: a
+            # connection closed over input that nobody read is reset, and output under way is lost with it.
+            with anyio.CancelScope(shield=True):
+                await socket.close()
             return
         else:
             with anyio.move_on_after(HEARTBEAT) as silence:

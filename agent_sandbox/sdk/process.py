@@ -11,6 +11,7 @@ import secrets
 import struct
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Self, cast
 
@@ -103,6 +104,7 @@ class AsyncProcess:
         # Standard input that the daemon has not confirmed, and the offset of its first byte.
         self._stdin = bytearray()
         self._stdin_offset = 0
+        self._stdin_received = 0
         self._stdin_closed = False
 
     def __aiter__(self) -> Self:
@@ -247,7 +249,9 @@ class AsyncProcess:
         socket = await self._attach()
         if self._unconfirmed >= ACK_BYTES:
             self._unconfirmed = 0
-            await self._transmit(socket, {"type": "ack", "seq": self._taken})
+            # On a broken connection it means nothing, and what has already arrived over it must still be read.
+            with suppress(aiohttp.ClientError, ConnectionError):
+                await socket.send_str(json.dumps({"type": "ack", "seq": self._taken}))
         try:
             message = await socket.receive(timeout=SILENCE_SECONDS)
         except TimeoutError:
@@ -290,11 +294,12 @@ class AsyncProcess:
 
     def _note(self, data: dict[str, Any]) -> None:
         self.info = read_process(data)
+        self._stdin_received = int(data.get("stdin_received") or 0)
         # Confirmed is what the command has, or could have: so no more than the window is ever held for it.
-        received = int(data.get("stdin_written", data.get("stdin_received")) or 0)
-        if received > self._stdin_offset:
-            del self._stdin[: received - self._stdin_offset]
-            self._stdin_offset = received
+        confirmed = int(data.get("stdin_written", self._stdin_received) or 0)
+        if confirmed > self._stdin_offset:
+            del self._stdin[: confirmed - self._stdin_offset]
+            self._stdin_offset = confirmed
 
     # Connecting
 
@@ -306,16 +311,30 @@ class AsyncProcess:
             SandboxConnectionError: the network was away for too long.
         """
         async with self._attaching:
+            began = anyio.current_time()
             while self._socket is None or self._socket.closed:
-                self._socket = await self._reconnect()
+                socket = await self._reconnect(began)
                 try:
-                    await self._resend_stdin(self._socket)
-                except (aiohttp.ClientError, ConnectionError):
-                    await self._drop(self._socket)
+                    await self._greet(socket)
+                    self._socket = socket
+                except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+                    self._judge_silence(error, began, None)
+                    await anyio.sleep(_PAUSE)
+                finally:
+                    if self._socket is not socket:
+                        await close_websocket(socket)
             return self._socket
 
-    async def _reconnect(self) -> aiohttp.ClientWebSocketResponse:
-        began = anyio.current_time()
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Hear what the daemon has got, and send again what it has not. To one that has ended nothing is sent."""
+        first = await socket.receive(timeout=SILENCE_SECONDS)
+        if first.type is not aiohttp.WSMsgType.TEXT:
+            raise ConnectionError(f"the stream ended with {first.type.name}")
+        self._take_notice(first.json())
+        if self.info.state == "running":
+            await self._resend_stdin(socket)
+
+    async def _reconnect(self, began: float) -> aiohttp.ClientWebSocketResponse:
         open_since: float | None = None
         while True:
             try:
@@ -397,7 +416,8 @@ class AsyncProcess:
 
     async def _resend_stdin(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         # In pieces, so that on a bad network some of it arrives. What is confirmed meanwhile makes no difference.
-        offset, content = self._stdin_offset, bytes(self._stdin)
+        offset = max(self._stdin_offset, self._stdin_received)
+        content = bytes(self._stdin[offset - self._stdin_offset :])
         for start in range(0, len(content), STDIN_PIECE):
             await socket.send_bytes(_STDIN_HEAD.pack(offset + start) + content[start : start + STDIN_PIECE])
         if self._stdin_closed:

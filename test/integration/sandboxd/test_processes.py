@@ -441,3 +441,18 @@ async def test_reader_that_left_holds_the_command_up_for_a_while_only(
         async with started(daemon, shell=script, buffer_bytes=100_000) as stream:
             await stream.until(lambda: stream.sequence >= 1)
         await until((tmp_path / "through").exists)
+
+
+async def test_the_farewell_of_a_stream_waits_for_a_client_that_is_still_sending(run_daemon: Any) -> None:
+    async with run_daemon() as daemon:
+        _, process = await call(daemon, "POST", "/v1/processes", {"argv": ["true"], "stdin": True})
+        await call(daemon, "GET", f"/v1/processes/{process['id']}/wait")
+        url = f"{daemon.url}/v1/processes/{process['id']}/stream"
+        async with daemon.session.ws_connect(url, autoclose=False) as socket:
+            stream = Stream(socket)
+            await stream.until_notice("exit")
+            for _ in range(16):
+                await stream.type(bytes(2**18))
+            farewell = await socket.receive(timeout=10)
+
+    assert farewell.type is aiohttp.WSMsgType.CLOSE

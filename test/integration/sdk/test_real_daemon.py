@@ -168,6 +168,22 @@ async def test_a_command_that_answers_more_input_than_all_buffers_hold_does_not_
     assert not result.stdout_truncated
 
 
+async def test_a_stream_opened_again_to_a_command_that_has_ended_gets_its_end_not_its_input(
+    cluster: PretendCluster,
+) -> None:
+    async with opened(cluster) as sandbox:
+        process = await sandbox.commands.start("head -c 9; exit 7", stdin=True)
+        await process.send_stdin(bytes(4_100_000))  # below the window: nothing of it is confirmed
+        while (await sandbox.commands.list())[0].state == "running":
+            await anyio.sleep(0.01)
+        await process.detach()
+        with anyio.fail_after(10):
+            result = await process.wait()
+
+    assert result.stdout_bytes == bytes(9)
+    assert result.exit_code == 7
+
+
 async def test_a_handle_that_was_found_again_types_behind_what_others_typed(cluster: PretendCluster) -> None:
     async with opened(cluster) as sandbox:
         first = await sandbox.commands.start("while read x; do echo got $x; done", stdin=True)
