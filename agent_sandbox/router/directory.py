@@ -167,8 +167,9 @@ class Directory:
         self._sandboxes_by_uid: dict[str, _Sandbox] = {}
         self._claims: dict[Key, _Claim] = {}
         self._claims_by_uid: dict[str, _Claim] = {}
-        # By the UID of the Sandbox that controls them; more than one while an old one terminates.
-        self._pods: dict[str, dict[Key, _Pod]] = {}
+        # By namespace and UID of the Sandbox that controls them; more than one while an old one terminates. A UID is no
+        # secret, and whoever may create Pods in another namespace can name it.
+        self._pods: dict[Key, dict[Key, _Pod]] = {}
         # Whoever waits for a change in a namespace. Callers choose these names: none stays longer than its waiters.
         self._waiters: dict[str, set[anyio.Event]] = {}
 
@@ -227,7 +228,7 @@ class Directory:
             sandbox = self._find_sandbox(namespace, identifier)
             if sandbox.claim_uid is None:
                 return Holder(namespace, sandbox.key[1], sandbox.uid, False, sandbox.access_keys)
-            claim = self._claims_by_uid.get(sandbox.claim_uid)
+            claim = self._claim_of(sandbox)
             if claim is None:
                 raise _not_found(identifier, namespace)
         return Holder(namespace, claim.key[1], claim.uid, True, claim.access_keys)
@@ -246,7 +247,7 @@ class Directory:
             if sandbox.wakes and not sandbox.deleting:
                 raise AsleepError(detail, Sleeper(namespace, sandbox.key[1], sandbox.version))
             raise SuspendedError(detail)
-        pods = self._pods.get(sandbox.uid, {})
+        pods = self._pods.get((namespace, sandbox.uid), {})
         for pod in pods.values():
             if pod.ready and not sandbox.deleting:
                 return Target(
@@ -296,7 +297,7 @@ class Directory:
     def is_current(self, target: Target) -> bool:
         """Whether the Pod of `target` still is that sandbox's and Ready."""
         sandbox = self._sandboxes.get((target.namespace, target.sandbox))
-        pods = self._pods.get(sandbox.uid, {}) if sandbox else {}
+        pods = self._pods.get((target.namespace, sandbox.uid), {}) if sandbox else {}
         return any(pod.uid == target.pod_uid and pod.ready for pod in pods.values())
 
     async def wait_until_changed(self, sleeper: Sleeper, seconds: float) -> None:
@@ -326,7 +327,10 @@ class Directory:
         if claim is not None:
             return self._claimed(claim), claim
         sandbox = self._find_sandbox(namespace, identifier)
-        return sandbox, self._claims_by_uid.get(sandbox.claim_uid or "")
+        return sandbox, self._claim_of(sandbox)
+
+    def _claim_of(self, sandbox: _Sandbox) -> _Claim | None:
+        return self._in(sandbox.key[0], self._claims_by_uid.get(sandbox.claim_uid or ""))
 
     def _find_claim(self, namespace: str, identifier: str) -> _Claim | None:
         return self._claims.get((namespace, identifier)) or self._in(namespace, self._claims_by_uid.get(identifier))
@@ -397,9 +401,10 @@ def _pod_from(view: PodView) -> _Pod:
     return _Pod(key_of(view), view.metadata.uid, view.ips[0] if view.ips else "", view.ready)
 
 
-def _sandbox_owner(metadata: MetaView) -> str | None:
+def _sandbox_owner(metadata: MetaView) -> Key | None:
     owner = metadata.controller
-    return owner.uid if owner is not None and owner.group == AGENTS_GROUP and owner.kind == "Sandbox" else None
+    is_sandbox = owner is not None and owner.group == AGENTS_GROUP and owner.kind == "Sandbox"
+    return (metadata.namespace, owner.uid) if owner is not None and is_sandbox else None
 
 
 def _not_found(name: str, namespace: str) -> NotFoundError:

@@ -15,21 +15,22 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
 )
 from agent_sandbox_api.names import ANNOTATION_POD_NAME, EXTENSIONS_GROUP, LABEL_CLAIM_UID, LABEL_WARM_POOL
+from agent_sandbox_api.views import MetaView
 from agent_sandbox_controllers.blueprint import glance, sandbox_hash
 from agent_sandbox_controllers.object_names import volume_claim_name
 from agent_sandbox_controllers.sandboxwarmpool.members import is_ready
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID
 
 BY_READY_CONTENT: Final = "ready-content"
-"""Ready Sandboxes controlled by a pool: ``<pool UID>/<blueprint hash>``."""
+"""Ready Sandboxes controlled by a pool: ``<pool>/<blueprint hash>``, the pool as ``owner_value`` says it."""
 BY_OWNER: Final = "controller-uid"
-"""Pods, Sandboxes: UID of the controller."""
+"""Pods, Sandboxes: their controller, as ``owner_value`` says it."""
 BY_TEMPLATE: Final = "template-id"
 """Pods, Sandboxes, NetworkPolicies: value of the template's identity label."""
 BY_CHILD: Final = "child-name"
 """Sandboxes: ``pvc/<namespace>/<name>`` of volumes they want, ``pod/<namespace>/<name>`` of a Pod they are handed."""
 BY_POOL_STATE: Final = "pool-state"
-"""Sandboxes controlled by a pool: ``ready/<pool UID>`` or ``pending/<pool UID>``; none while they are being deleted."""
+"""Sandboxes controlled by a pool: ``ready/<pool>`` or ``pending/<pool>``; none while they are being deleted."""
 ORPHANS: Final = "orphans"
 """Sandboxes that nobody controls and that carry a pool's label: ``<namespace>/<label value>``."""
 BY_TEMPLATE_REF: Final = "template-ref"
@@ -57,10 +58,19 @@ def register_indexes(cache: Cache) -> None:
     claims.add_index(BY_POOL_REF, by_pool_ref)
 
 
+def owner_value(owner: MetaView) -> str:
+    """An owner in these indexes: a UID of its namespace.
+
+    An owner of another namespace is none, for Kubernetes and for us. A UID is no secret: whoever may create an object
+    anywhere can name one.
+    """
+    return f"{owner.namespace}/{owner.uid}"
+
+
 def by_owner(view: Any) -> Iterable[str]:
-    """UID of the controller."""
+    """The controller."""
     controller = view.metadata.controller
-    return (controller.uid,) if controller is not None else ()
+    return (f"{view.metadata.namespace}/{controller.uid}",) if controller is not None else ()
 
 
 def by_template(view: Any) -> Iterable[str]:
@@ -84,7 +94,7 @@ def by_child(view: SandboxView) -> Iterable[str]:
 
 def by_pool_state(view: SandboxView) -> Iterable[str]:
     """The pool, and whether the member could be taken now."""
-    pool = _pool_uid(view)
+    pool = _pool(view)
     if pool is None:
         return ()
     return (f"ready/{pool}" if is_ready(view) else f"pending/{pool}",)
@@ -92,17 +102,17 @@ def by_pool_state(view: SandboxView) -> Iterable[str]:
 
 def by_ready_content(view: SandboxView) -> Iterable[str]:
     """The pool, and what a member that could be taken now consists of."""
-    pool = _pool_uid(view) if is_ready(view) else None
+    pool = _pool(view) if is_ready(view) else None
     return (f"{pool}/{sandbox_hash(view.spec)}",) if pool is not None else ()
 
 
-def _pool_uid(view: SandboxView) -> str | None:
+def _pool(view: SandboxView) -> str | None:
     """The pool that a living Sandbox belongs to."""
     controller = view.metadata.controller
     if controller is None or view.metadata.deleting:
         return None
     is_pool = (controller.group, controller.kind) == (EXTENSIONS_GROUP, SANDBOX_WARM_POOLS.kind)
-    return controller.uid if is_pool else None
+    return f"{view.metadata.namespace}/{controller.uid}" if is_pool else None
 
 
 def by_orphaned_label(view: SandboxView) -> Iterable[str]:

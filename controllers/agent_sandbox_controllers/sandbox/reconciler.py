@@ -17,7 +17,7 @@ from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Action, Change, Create, Remove, perform
 from agent_sandbox_controllers.errors import StaleCacheError
 from agent_sandbox_controllers.holding import MEMBER_DELAYS, SANDBOX_DELAYS
-from agent_sandbox_controllers.indexes import BY_OWNER
+from agent_sandbox_controllers.indexes import BY_OWNER, owner_value
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.parsed import sandbox_spec
 from agent_sandbox_controllers.recreation import Recreation
@@ -124,7 +124,7 @@ class SandboxReconciler:
     def _observe(self, view: SandboxView) -> Observed:
         world, meta = self._world, view.metadata
         spec = sandbox_spec(view)
-        owned = world.pods.by_index(BY_OWNER, meta.uid)
+        owned = world.pods.by_index(BY_OWNER, owner_value(meta))
         names = volume_names(spec, meta.name)
         found = {name: world.volumes.get(meta.namespace, name) for name in names}
         owner = owner_of(world, view)

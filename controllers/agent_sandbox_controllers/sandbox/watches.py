@@ -20,7 +20,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
 )
 from agent_sandbox_api.names import CONDITION_READY
 from agent_sandbox_api.views import is_condition_true
-from agent_sandbox_controllers.indexes import BY_CHILD, BY_OWNER, BY_TEMPLATE
+from agent_sandbox_controllers.indexes import BY_CHILD, BY_OWNER, BY_TEMPLATE, owner_value
 from agent_sandbox_controllers.object_names import template_id
 from agent_sandbox_controllers.sandbox.reconciler import SandboxReconciler
 from agent_sandbox_controllers.vocabulary import LABEL_TEMPLATE_ID
@@ -96,7 +96,9 @@ class Watches:
         """A claim or a pool that is seen for the first time: Sandboxes that name it as their owner already."""
         if change.old is not None or change.initial:
             return ()
-        return [_request(each) for each in self._world.sandboxes.by_index(BY_OWNER, change.object.metadata.uid)]
+        return [
+            _request(each) for each in self._world.sandboxes.by_index(BY_OWNER, owner_value(change.object.metadata))
+        ]
 
     def _waiting_for(self, template: str, namespace: str | None = None) -> list[Request]:
         return [

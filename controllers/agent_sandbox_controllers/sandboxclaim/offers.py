@@ -12,7 +12,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     UpdateStrategyType,
 )
 from agent_sandbox_controllers.blueprint import sandbox_hash, template_hash
-from agent_sandbox_controllers.indexes import BY_POOL_STATE, BY_READY_CONTENT, BY_TEMPLATE_REF
+from agent_sandbox_controllers.indexes import BY_POOL_STATE, BY_READY_CONTENT, BY_TEMPLATE_REF, owner_value
 from agent_sandbox_controllers.parsed import pool_model
 from agent_sandbox_controllers.sandboxclaim.line import Line
 from agent_sandbox_controllers.sandboxclaim.observed import Candidate
@@ -50,11 +50,11 @@ class Offers:
         record = TemplateRecord.of(template)
         found: list[Candidate] = []
         for pool in pools:
-            fresh = self._world.sandboxes.by_index(BY_READY_CONTENT, f"{pool.metadata.uid}/{wanted}")
+            fresh = self._world.sandboxes.by_index(BY_READY_CONTENT, f"{owner_value(pool.metadata)}/{wanted}")
             found += self._takeable(fresh, record, fresh=True)
         for pool in pools:
             if len(found) < ENOUGH and not takes_only_fresh(pool_model(pool)):
-                every = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{pool.metadata.uid}")
+                every = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{owner_value(pool.metadata)}")
                 stale = (member for member in every if sandbox_hash(member.spec) != wanted)
                 found += self._takeable(stale, record, fresh=False)
         return tuple(found)
@@ -76,10 +76,10 @@ class Offers:
         record = TemplateRecord.of(template)
         count = 0
         for pool in pools:
-            uid = pool.metadata.uid
-            coming = self._world.sandboxes.by_index(BY_POOL_STATE, f"pending/{uid}")
+            key = owner_value(pool.metadata)
+            coming = self._world.sandboxes.by_index(BY_POOL_STATE, f"pending/{key}")
             count += sum(is_of_template(member, record) for member in coming)
-            there = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{uid}")
+            there = self._world.sandboxes.by_index(BY_POOL_STATE, f"ready/{key}")
             count += sum(self._line.is_reserved(member.metadata.uid) for member in there)
         return count
 

@@ -29,7 +29,7 @@ from agent_sandbox_api.names import CONDITION_READY, LABEL_CLAIM_UID, LABEL_CREA
 from agent_sandbox_api.views import find_condition
 from agent_sandbox_controllers.actions import Create, change, perform, remove
 from agent_sandbox_controllers.holding import CLAIM_DELAYS
-from agent_sandbox_controllers.indexes import BY_OWNER
+from agent_sandbox_controllers.indexes import BY_OWNER, owner_value
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.metrics import UNKNOWN
 from agent_sandbox_controllers.object_names import template_id
@@ -175,7 +175,7 @@ class ClaimReconciler:
 
     def _bound(self, observed: ClaimObserved) -> SandboxView | None:
         """The Sandbox that this claim controls; the recorded one if somebody made several look so."""
-        owned = self._world.sandboxes.by_index(BY_OWNER, observed.view.metadata.uid)
+        owned = self._world.sandboxes.by_index(BY_OWNER, owner_value(observed.view.metadata))
         recorded = observed.recorded_name
         if recorded is not None:
             return next((each for each in owned if each.metadata.name == recorded), None)
@@ -294,7 +294,7 @@ class ClaimReconciler:
         the claim another Sandbox. Nobody was ever told of it.
         """
         uid, told = observed.view.metadata.uid, self._on_record(observed).status.sandbox_name
-        for double in self._world.sandboxes.by_index(BY_OWNER, uid) if told else ():
+        for double in self._world.sandboxes.by_index(BY_OWNER, owner_value(observed.view.metadata)) if told else ():
             meta = double.metadata
             if meta.name != told and not meta.deleting and meta.labels.get(LABEL_CLAIM_UID) == uid:
                 log.warning("a second sandbox of a claim is removed", sandbox=meta.name, told=told)
@@ -337,7 +337,7 @@ class ClaimReconciler:
         if bound is not None:
             if not bound.metadata.deleting:
                 await perform(self._world.client, remove(SANDBOXES, bound.metadata))
-            left = self._world.sandboxes.by_index(BY_OWNER, observed.view.metadata.uid)
+            left = self._world.sandboxes.by_index(BY_OWNER, owner_value(observed.view.metadata))
             if not left:
                 self._forget_start(observed.view.metadata.uid)
             return await self._write(observed, expired_status(observed, done=not left))

@@ -20,7 +20,7 @@ from agent_sandbox_controllers.actions import Create, Remove, perform
 from agent_sandbox_controllers.blueprint import sandbox_hash, template_hash
 from agent_sandbox_controllers.conditions import status_of
 from agent_sandbox_controllers.holding import WriteHold
-from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS
+from agent_sandbox_controllers.indexes import BY_OWNER, BY_TEMPLATE_REF, ORPHANS, owner_value
 from agent_sandbox_controllers.memory import Identities
 from agent_sandbox_controllers.object_names import member_name
 from agent_sandbox_controllers.ownership import Ownership, ownership_of
@@ -112,7 +112,7 @@ class PoolReconciler:
         record = TemplateRecord.of(template) if template is not None else None
         orphans = world.sandboxes.by_index(ORPHANS, f"{meta.namespace}/{name_hash(meta.name)}")
         candidates = [self._member(each, wanted, record) for each in orphans] if template is not None else []
-        members = [self._member(each, wanted, record) for each in world.sandboxes.by_index(BY_OWNER, meta.uid)]
+        members = [self._member(each, wanted, record) for each in world.sandboxes.by_index(BY_OWNER, owner_value(meta))]
         return PoolObserved(
             view=view,
             pool=pool,
@@ -176,8 +176,13 @@ class PoolReconciler:
         meta = change.old.metadata
         if meta.uid in self._removing:
             self._removing.discard(meta.uid)
-        elif meta.controller is not None and meta.controller.kind == SANDBOX_WARM_POOLS.kind:
-            self._lost.add(meta.controller.uid)
+            return
+        controller = meta.controller
+        if controller is None or controller.kind != SANDBOX_WARM_POOLS.kind:
+            return
+        pool = self._world.pools.get(meta.namespace, controller.name)
+        if pool is not None and pool.metadata.uid == controller.uid:
+            self._lost.add(controller.uid)
 
     async def _look_after_loss(self, observed: PoolObserved) -> float | None:
         """After a loss, make sure that the pool still exists, and go slowly if members keep vanishing.

@@ -150,6 +150,39 @@ async def test_a_sandbox_that_lost_all_word_of_its_template_leaves_its_pod_under
         assert (await house.get(PODS, "mine")).metadata.labels[identity] == before[identity]
 
 
+@pytest.mark.embedded
+async def test_what_names_an_owner_of_another_namespace_is_nobodys(make: Any) -> None:
+    """A UID is no secret: with it a stranger's objects must neither block ours nor pass for them."""
+    async with make.house() as house:
+        await house.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}})
+
+        async def forge(manifest: dict[str, Any], kind: str, owner: Any) -> None:
+            group = "agents.x-k8s.io" if kind == "Sandbox" else "extensions.agents.x-k8s.io"
+            reference = {"apiVersion": f"{group}/v1alpha1", "kind": kind, "name": owner.metadata.name}
+            reference |= {"uid": owner.metadata.uid, "controller": True}
+            # Held, because the garbage collector would have it in a moment.
+            held = {"namespace": "evil", "finalizers": ["example.com/hold"], "ownerReferences": [reference]}
+            await house.make({**manifest, "metadata": {**manifest["metadata"], **held}})
+
+        await house.make(make.sandbox(), make.claim(template="later"), make.pool(replicas=1))
+        alice = await house.ready(SANDBOXES, "alice")
+        spec = {"containers": [{"name": "main", "image": "python-runtime-sandbox"}]}
+        labels = dict((await house.get(PODS, "alice")).metadata.labels)
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alice", "labels": labels}, "spec": spec}
+        await forge(pod, "Sandbox", alice)
+        await forge(make.sandbox("mine"), "SandboxClaim", await house.get(SANDBOX_CLAIMS, "mine"))
+        await forge(make.sandbox("member"), "SandboxWarmPool", await house.get(SANDBOX_WARM_POOLS, "pool"))
+        await house.settle(5)
+        await house.make(make.template(), make.template("later"))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.ready(SANDBOX_CLAIMS, "mine")
+
+        assert (await house.ready(SANDBOXES, "alice")).status.replicas == 1
+        (member,) = [each for each in await house.all(SANDBOXES, "default") if each.metadata.name.startswith("pool-")]
+        assert member.metadata.namespace == "default"
+        assert (await house.get(SANDBOXES, "mine")).metadata.controller.name == "mine"
+
+
 async def test_a_sandbox_that_its_claim_let_go_stays_under_its_policy_or_stops(make: Any) -> None:
     """kubectl delete sandboxclaim --cascade=orphan."""
     async with make.house() as house:

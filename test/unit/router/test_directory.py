@@ -52,6 +52,29 @@ def test_claim_does_not_lead_to_a_sandbox_of_another(cluster: Any, owner_uid: st
         cluster.directory.lookup("default", "mine")
 
 
+def test_a_pod_of_another_namespace_is_never_dialled_whatever_owner_it_names(cluster: Any) -> None:
+    cluster.add(
+        cluster.pod("thief", "box-uid", "10.6.6.6", namespace="evil"),
+        cluster.sandbox("box"),
+        cluster.pod("box", "box-uid", "10.0.0.7", ready=False),
+    )
+
+    with pytest.raises(NotReadyError):
+        cluster.directory.lookup("default", "box")
+    cluster.add(cluster.pod("box", "box-uid", "10.0.0.7"))
+    assert cluster.directory.lookup("default", "box").address == "10.0.0.7"
+
+
+def test_a_claim_of_another_namespace_holds_nothing_here(cluster: Any) -> None:
+    cluster.add(
+        cluster.claim("mine", "box"),
+        cluster.sandbox("box", owner=cluster.owner("SandboxClaim", "mine-uid"), metadata={"namespace": "evil"}),
+    )
+
+    with pytest.raises(NotFoundError):
+        cluster.directory.holder("evil", "box")
+
+
 def test_claims_name_wins_over_a_strangers_sandbox_of_the_same_name(cluster: Any) -> None:
     cluster.add(cluster.claim("box"), cluster.sandbox("box"), cluster.pod("box", "box-uid"))
 
