@@ -61,6 +61,13 @@ local.add_command(doctor)
     is_flag=True,
     help="Run sandboxes as ordinary processes where this machine allows no isolation. Their code can do what you can.",
 )
+@click.option(
+    "--survive",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    help="Seconds that sandboxes outlive a killed stack, waiting for the next `up`; 0: they end with it.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
 @log_level_option
 @log_format_option
@@ -73,20 +80,21 @@ def up(
     metrics_port: int | None,
     router_metrics_port: int | None,
     unisolated: bool,
+    survive: float,
     quiet: bool,
     log_level: str,
     log_format: LogFormat,
 ) -> None:
     """Start the stack. Objects of an earlier run are there again, and their sandboxes start again.
 
-    In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time; a killed one leaves nothing
-    in the way.
+    In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time. Sandboxes of a stack that was
+    killed go on for a while (--survive), and this one takes them over as they are: processes, output, addresses.
     """
     directory = stack_directory(name, state_dir)
     announce: Callable[[StackRecord], None] = (lambda _: None) if quiet else functools.partial(_announce, name)
     if background:
         arguments = ["--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level]
-        arguments += ["--unisolated"] if unisolated else []
+        arguments += ["--survive", str(survive), *(["--unisolated"] if unisolated else [])]
         arguments += [] if metrics_port is None else ["--metrics-port", str(metrics_port)]
         arguments += [] if router_metrics_port is None else ["--router-metrics-port", str(router_metrics_port)]
         announce(_start(directory, arguments))
@@ -99,6 +107,7 @@ def up(
         api_port=api_port,
         router_port=router_port,
         unisolated=unisolated,
+        survival=survive,
         router_metrics_port=router_metrics_port,
     )
     configure_logging(log_level, log_format)
@@ -163,11 +172,15 @@ def _announce(name: str, record: StackRecord) -> None:
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait before the stack is killed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
 def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: bool) -> None:
-    """Stop the stack. Its objects stay for the next `up`, unless `--purge` is given."""
-    from agent_sandbox.local.background import stop
+    """Stop the stack, or end the sandboxes that outlived a killed one.
+
+    Its objects stay for the next `up`, unless `--purge` is given.
+    """
+    from agent_sandbox.local.background import end_left_behind, stop
 
     directory = stack_directory(name, state_dir)
     stopped = stop(directory, timeout)
+    left = end_left_behind(directory)
     if purge:
         try:
             directory.purge()
@@ -175,6 +188,7 @@ def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: 
             raise click.ClickException(str(error)) from error
     if not quiet:
         what = "stopped" if stopped else "was not running"
+        what += ", and sandboxes that outlived it are ended" if left else ""
         click.echo(f"The stack {what}{', and everything of it is removed' if purge else ''}.")
 
 

@@ -18,6 +18,7 @@ async def read_status(directory: StateDirectory) -> Facts:
     facts: Facts = {"running": False, "stateDirectory": str(directory.root), "exists": directory.database.exists()}
     record = find_running_stack(directory.root)
     if record is None:
+        facts["outlived"] = directory.is_survived()
         return facts
     facts |= {
         "running": True,
@@ -58,7 +59,10 @@ def describe(facts: Facts) -> str:
     """The facts as lines for people, with the next step."""
     if not facts["running"]:
         kept = "its objects are kept" if facts["exists"] else "nothing is kept"
-        return f"No stack runs in {facts['stateDirectory']} ({kept}).\nStart it: agent-sandbox local up --background"
+        text = f"No stack runs in {facts['stateDirectory']} ({kept}).\nStart it: agent-sandbox local up --background"
+        if facts["outlived"]:
+            text += "\nSandboxes of a killed stack go on: `up` takes them over, `agent-sandbox local down` ends them."
+        return text
     lines = [
         f"The stack runs as process {facts['process']} since {facts['started']}",
         f"  API server  {facts['api']}",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import StackFailedError, StackRunningError
@@ -57,6 +58,17 @@ def _end_of_log(directory: StateDirectory, start: int) -> str:
         log.seek(start)
         lines = log.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-_LAST_LINES:]) or "(nothing)"
+
+
+def end_left_behind(directory: StateDirectory) -> bool:
+    """End the Pods that outlived a killed stack of this directory. False if there are none, or a stack runs."""
+    if not directory.helper.exists():
+        return False
+    from agent_sandbox.local.node.helper_process import end_left_behind as end  # the whole node: not for every command
+
+    with suppress(StackRunningError), directory.owned():
+        return end(directory.node)
+    return False
 
 
 def stop(directory: StateDirectory, timeout: float) -> bool:

@@ -47,6 +47,11 @@ class StateDirectory:
         return self.root / "node"
 
     @property
+    def helper(self) -> Path:
+        """The socket of the process in which Pods live; absent unless a stack runs or was killed."""
+        return self.node / "helper.sock"
+
+    @property
     def log(self) -> Path:
         """Output of a stack that runs in the background."""
         return self.root / "stack.log"
@@ -93,18 +98,19 @@ class StateDirectory:
 
     def owner(self) -> int | None:
         """Process id of the running stack that owns this directory, or None."""
-        try:
-            with self._lock.open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        if not _is_locked(self._lock):
             return None
-        except BlockingIOError:
-            text = self._lock.read_text().strip()
-            return int(text) if text.isdigit() else None
-        return None
+        text = self._lock.read_text().strip()
+        return int(text) if text.isdigit() else None
+
+    def is_survived(self) -> bool:
+        """Whether Pods of a stack that was killed live on; also while a stack runs."""
+        return _is_locked(self.node / "helper.lock")
 
     def purge(self) -> None:
-        """Remove everything, control groups that a killed stack left too. Call it only while no stack runs on it.
+        """Remove everything, control groups that a killed stack left too.
+
+        Call it only while no stack runs on it, and no Pod of a killed one lives (``background.end_left_behind``).
 
         Raises:
             ForeignDirectoryError: no stack ever used the directory; nothing of it is removed.
@@ -121,3 +127,14 @@ class StateDirectory:
         # Our own folder of stacks goes with the last of them; anybody else's stays.
         if self.root.parent.name == "agent-sandbox" and not any(self.root.parent.iterdir()):
             self.root.parent.rmdir()
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

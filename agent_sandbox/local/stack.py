@@ -57,6 +57,7 @@ class StackOptions:
         router_port: port of the router on 127.0.0.1; 0 takes a free one.
         unisolated: run Pods as ordinary processes. Only where the user said so.
         router_metrics_port: port of the router's /metrics on 127.0.0.1; None serves none.
+        survival: seconds that Pods outlive a killed stack, waiting for the next one; 0: not at all.
     """
 
     directory: StateDirectory
@@ -64,6 +65,7 @@ class StackOptions:
     router_port: int = 7080
     unisolated: bool = False
     router_metrics_port: int | None = None
+    survival: float = 300.0
 
 
 async def run_stack(
@@ -102,7 +104,7 @@ class _Stack:
             self._client("kubelet"),
             clock=self._clock,
             state_dir=self._directory.node,
-            options=NodeOptions(unisolated=self._options.unisolated),
+            options=NodeOptions(unisolated=self._options.unisolated, survival=self._options.survival),
         )
         await self._server.open()
         try:

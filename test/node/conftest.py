@@ -1,9 +1,11 @@
 """A real node on an in-memory API server, for tests with the marker ``node``."""
 
+import json
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,13 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient, NotFoundError
 from agent_sandbox.local.apiserver import StatusError
 from agent_sandbox.local.node import IsolationError, Node, NodeOptions, trial
+from agent_sandbox.local.node.helper_process import end_left_behind
 from agent_sandbox.local.node.rootfs import build_root_files
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS, PodView
@@ -224,7 +228,7 @@ def root_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (state / name).mkdir()
     root = build_root_files(state / "runtime")
     try:
-        machine = anyio.run(trial.try_isolation, root, state, SystemClock())
+        machine = anyio.run(trial.try_isolation, root, state)
     except IsolationError as error:
         if "refused the rules" in str(error):
             raise  # a fault of ours, which must not look like a machine that lacks something
@@ -267,6 +271,69 @@ def state_dir(tmp_path: Path, share_root_files: Callable[[Path], None]) -> Path:
 def run_node(state_dir: Path) -> RunNode:
     """``async with run_node() as stack``: a node that lives as long as the block."""
     return partial(_running_node, state_dir)
+
+
+class Victim:
+    """A node with its API server in a process of its own, which is to be killed (``crash_victim.py``)."""
+
+    def __init__(self, process: anyio.abc.Process, database: Path) -> None:
+        self.process = process
+        self.database = database
+        self.helper = 0
+        """Process id of the helper, once it is ready."""
+        assert process.stdout is not None
+        self._lines = BufferedByteReceiveStream(process.stdout)
+
+    async def until_created(self) -> None:
+        """Wait until it is about to create its Pods."""
+        assert await self._line() == "created"
+
+    async def until_ready(self) -> None:
+        """Wait until the Pods that it was to wait for are Ready."""
+        while not (line := await self._line()).startswith("ready"):
+            continue
+        self.helper = int(line.split()[1])
+
+    async def _line(self) -> str:
+        with anyio.fail_after(PATIENCE):
+            return (await self._lines.receive_until(b"\n", 1000)).decode()
+
+    async def kill(self) -> None:
+        """Kill -9 it; its helper lives on."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+RunVictim = Callable[..., AbstractAsyncContextManager[Victim]]
+
+
+@pytest.fixture
+def run_victim(state_dir: Path, tmp_path: Path) -> Iterator[RunVictim]:
+    """``async with run_victim(objects, names, **options) as victim``: a node in ``state_dir`` that may be killed.
+
+    Args: objects to create, names of the Pods to wait for (all of them if None), options of the node.
+    """
+
+    @asynccontextmanager
+    async def run(
+        objects: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None, **options: Any
+    ) -> AsyncIterator[Victim]:
+        root, database = Path(__file__).parents[2], tmp_path / "objects.db"
+        paths = os.pathsep.join([str(root), str(root / "api"), os.environ.get("PYTHONPATH", "")])
+        awaited = [entry["metadata"]["name"] for entry in objects if entry["kind"] == "Pod"] if names is None else names
+        script = Path(__file__).with_name("crash_victim.py")
+        values = [json.dumps(value) for value in (options, objects, awaited)]
+        command = [sys.executable, str(script), str(database), str(state_dir), *values]
+        async with await anyio.open_process(command, env={**os.environ, "PYTHONPATH": paths}, stderr=None) as process:
+            victim = Victim(process, database)
+            try:
+                yield victim
+            finally:
+                await victim.kill()
+
+    yield run
+    end_left_behind(state_dir)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """A whole small stack in a process of its own, for tests that kill it.
 
-Arguments: database, state directory, seconds to sleep.
+Arguments: database, state directory, options of the node, Pods to create, names of those to wait for; all but the first
+two as JSON. Prints ``ready`` and the helper's process id once those are Ready, and ``created`` before it waits.
 """
 
 # ruff: noqa: T201 - it tells its test when it is ready
+import json
 import sys
 from pathlib import Path
 
@@ -13,25 +15,25 @@ import structlog
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.apiserver import SqliteJournal
-from agent_sandbox.local.node import Node
+from agent_sandbox.local.node import Node, NodeOptions
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS
 
 
 async def main() -> None:
-    """Run two Pods until killed."""
+    """Run Pods until killed."""
+    database, state, options, objects, awaited = sys.argv[1:]
     async with (
-        InMemoryApiServer(journal=SqliteJournal(Path(sys.argv[1]))) as server,
+        InMemoryApiServer(journal=SqliteJournal(Path(database))) as server,
         anyio.create_task_group() as group,
     ):
         client = KubeClient(server.transport())
-        node = Node(client, clock=SystemClock(), state_dir=Path(sys.argv[2]))
+        node = Node(client, clock=SystemClock(), state_dir=Path(state), options=NodeOptions(**json.loads(options)))
         await group.start(node.run)
-        container = {"name": "main", "image": "localhost/host", "command": ["sleep", sys.argv[3]]}
-        for name in ("a", "b"):
-            await server.create(
-                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
-            )
+        print("created", flush=True)
+        for manifest in json.loads(objects):
+            await server.create(manifest)
+        for name in json.loads(awaited):
             while not (await client.get(PODS, name, "default")).ready:  # noqa: ASYNC110 - nobody tells us
                 await anyio.sleep(0.01)
         print(f"ready {node.network.pid}", flush=True)

@@ -21,7 +21,7 @@ import anyio.to_thread
 import pytest
 
 from agent_sandbox.local.node import bubblewrap, bubblewrap_runtime, gvisor_trial, seccomp
-from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.network import PodNetwork, Started
 from agent_sandbox.testing import outside_world as outside
 
 RunNode = Callable[..., Any]
@@ -138,7 +138,7 @@ def taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
         as_root.append(variant == "real-root")
         return VARIANTS[variant][0](arguments) if variant is not None else arguments
 
-    async def spawn_as(network: PodNetwork, *values: Any, **named: Any) -> int:
+    async def spawn_as(network: PodNetwork, *values: Any, **named: Any) -> Started:
         if as_root and as_root.pop():
             named["uid"] = None
         return await spawn(network, *values, **named)

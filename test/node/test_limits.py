@@ -94,8 +94,12 @@ def test_a_later_node_removes_groups_that_a_killed_one_left(tmp_path: Path) -> N
 
     second = find_cgroups(tmp_path)
     assert second is not None
+    second.create("kept-main", Limits())
+    second.keep_only(["kept"])
+    kept = [path for parent in parents for path in parent.glob("kept-main")]
     left = [path for parent in parents for path in parent.glob("left")]
     second.remove()
 
     assert left == []
+    assert len(kept) == len(parents)
     assert not any(parent.exists() for parent in parents)

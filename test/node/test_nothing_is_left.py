@@ -2,9 +2,7 @@
 
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from agent_sandbox.testing.footprint import Footprint, take_footprint
 from agent_sandbox_api.core import PODS
 
 RunNode = Callable[..., Any]
+RunVictim = Callable[..., Any]
 MARK = f"1000{os.getpid()}"
 """An argument by which processes of these tests are known among those of other people on this machine."""
 SLEEPER = {"containers": [{"name": "main", "image": "localhost/host", "command": ["sleep", MARK]}]}
@@ -112,37 +111,22 @@ async def test_when_the_helper_is_killed_its_pods_start_again(run_node: RunNode)
         assert session.out.startswith(b"/proc/1 ")
 
 
-@asynccontextmanager
-async def _victim(database: Path, state: Path) -> AsyncIterator[tuple[anyio.abc.Process, int]]:
-    script = Path(__file__).with_name("crash_victim.py")
-    root = Path(__file__).parents[2]
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "api"), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, str(script), str(database), str(state), MARK]
-    async with await anyio.open_process(command, env=env, stderr=None) as process:
-        assert process.stdout is not None
-        line = (await process.stdout.receive()).decode()
-        assert line.startswith("ready")
-        yield process, int(line.split()[1])
-
-
-async def test_after_kill_minus_nine_of_everything_the_next_node_starts_each_pod_once(
-    run_node: RunNode, state_dir: Path, tmp_path: Path
+async def test_after_kill_minus_nine_of_node_and_helper_the_next_node_starts_each_pod_once(
+    run_node: RunNode, state_dir: Path, tmp_path: Path, run_victim: RunVictim
 ) -> None:
     before = await _footprint(state_dir)
-    database = tmp_path / "objects.db"
-    async with _victim(database, state_dir) as (process, helper):
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": SLEEPER} for name in ("a", "b")]
+    async with run_victim(pods) as victim:
+        await victim.until_ready()
+        os.kill(victim.helper, signal.SIGKILL)
+        await victim.kill()
         left = await _until_nothing_new(before, state_dir)
-        helper_lives = await anyio.Path(f"/proc/{helper}/cmdline").exists()
+        helper_lives = await anyio.Path(f"/proc/{victim.helper}/cmdline").exists()
     stranger = state_dir / "pods" / "of-a-pod-that-is-gone"
     await anyio.Path(stranger).mkdir()
 
-    async with InMemoryApiServer(journal=SqliteJournal(database)) as server, run_node(server) as stack:
-        pods = [
+    async with InMemoryApiServer(journal=SqliteJournal(victim.database)) as server, run_node(server) as stack:
+        started = [
             await stack.until(name, lambda pod: pod.ready and pod.status.container_statuses[0].restart_count == 1)
             for name in ("a", "b")
         ]
@@ -152,6 +136,6 @@ async def test_after_kill_minus_nine_of_everything_the_next_node_starts_each_pod
     assert not helper_lives
     assert set(left) == {"files"}
     assert [pod.metadata.name for pod in listed] == ["a", "b"]
-    assert len({pod.ips for pod in pods}) == 2
+    assert len({pod.ips for pod in started}) == 2
     assert sum(f"-- sleep {MARK}" in process for process in running.processes) == 2
     assert str(stranger) not in running.files

@@ -1,17 +1,14 @@
 """What the node gives to the API server: logs of its containers, commands in them, connections to their ports."""
 
-import asyncio
 import fcntl
 import os
 import pty
 import struct
 import termios
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import ByteStream, SocketStream
 
@@ -37,7 +34,6 @@ from agent_sandbox.local.node.worker import PodWorker
 from agent_sandbox_api.core import PODS
 
 _START_FAILED: Final = 126
-_ATTACH_PIECES: Final = 256
 
 FindWorker = Callable[[str], PodWorker | None]
 """UID of a Pod to its worker."""
@@ -131,23 +127,25 @@ class PodAccess:
         runner = self._runner(call.pod["metadata"]["uid"], call.container)
         if runner is None or runner.process is None:
             raise NotFoundError(PODS, f"{call.pod['metadata']['name']}: container {call.container} is not running")
-        process = runner.process
-        output = _Output()
-        process.launch.log.listeners.add(output.heard)
+        process, pipes = runner.process, _Heard()
         try:
+            await process.listen(*pipes.theirs)
+            pipes.did_start()
             async with anyio.create_task_group() as group:
                 keep_open = call.tty or not runner.stdin_once
                 group.start_soon(self._follow_client, session, process, call, keep_open, group.cancel_scope)
-                group.start_soon(output.copy, session)
-                code = await process.wait()
-                await output.drained()
+                async with anyio.create_task_group() as outputs:
+                    outputs.start_soon(_copy, pipes.stdout, session.send_stdout)
+                    outputs.start_soon(_copy, pipes.stderr, session.send_stderr)
+                await process.wait()
                 group.cancel_scope.cancel()
             if not process.alive:
-                await session.finish(code)
+                await session.finish(await process.wait())
         finally:
-            process.launch.log.listeners.discard(output.heard)
+            pipes.close()
             if call.stdin and runner.stdin_once:
-                process.close_stdin()
+                with anyio.CancelScope(shield=True):
+                    await process.end_input()
 
     @staticmethod
     async def _follow_client(
@@ -161,7 +159,7 @@ class PodAccess:
                 case Resize(columns, rows) if call.tty and process.stdin is not None:
                     _resize(process.stdin, columns, rows)
                 case StdinClosed() if call.stdin and not keep_open:
-                    process.close_stdin()
+                    await process.end_input()
         scope.cancel()
 
     # Ports
@@ -208,42 +206,30 @@ async def _write_all(fd: int, data: bytes) -> bool:
     return True
 
 
-class _Output:
-    """What a container prints, handed from the log thread to a client.
+class _Heard:
+    """Two pipes into which the helper copies what a container prints.
 
     A client that does not keep up loses what it missed: the container must not wait for it, and the log has it all.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](_ATTACH_PIECES)
-        self._waiting = 0
-        self._sent = anyio.Event()
+        self.stdout, their_out = os.pipe()
+        self.stderr, their_err = os.pipe()
+        self.theirs = (their_out, their_err)
+        self._open = [self.stdout, self.stderr, *self.theirs]
+        for fd in (self.stdout, self.stderr):
+            os.set_blocking(fd, False)
 
-    def heard(self, stream: str, data: bytes) -> None:
-        """Called in the log thread."""
-        with suppress(RuntimeError):  # the loop is gone: the node was stopped
-            self._loop.call_soon_threadsafe(self._put, stream, data)
+    def did_start(self) -> None:
+        """The helper has its own copies now."""
+        for fd in self.theirs:
+            os.close(fd)
+            self._open.remove(fd)
 
-    def _put(self, stream: str, data: bytes) -> None:
-        with suppress(anyio.WouldBlock):
-            self._send.send_nowait((stream, data))
-            self._waiting += 1
-
-    async def copy(self, session: ExecSession) -> None:
-        """Send all to the client until cancelled."""
-        with self._send, self._receive:
-            async for stream, data in self._receive:
-                await (session.send_stdout(data) if stream == "stdout" else session.send_stderr(data))
-                self._waiting -= 1
-                self._sent.set()
-
-    async def drained(self) -> None:
-        """Wait until the client has all that was heard."""
-        await anyio.lowlevel.checkpoint()  # what the log thread has handed over arrives first
-        while self._waiting:
-            self._sent = anyio.Event()
-            await self._sent.wait()
+    def close(self) -> None:
+        """Close what is left."""
+        while self._open:
+            os.close(self._open.pop())
 
 
 def _resize(fd: int, columns: int, rows: int) -> None:

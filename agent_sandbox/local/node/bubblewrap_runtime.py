@@ -3,27 +3,22 @@
 What ``bwrap`` is told is in ``bubblewrap.py``; this starts it, signals what it started and enters it.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from signal import SIGKILL
 from typing import Final
 
-import anyio
-
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.bubblewrap import ARGS_FD, INFO_FD, SECCOMP_FD, Walls, box_arguments, box_command
 from agent_sandbox.local.node.errors import ContainerError, HelperError
-from agent_sandbox.local.node.host_process import HostProcess, StartPipes, memory_file
-from agent_sandbox.local.node.logs import LogThread
-from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.host_process import HostProcess, StartPipes
+from agent_sandbox.local.node.network import ExitHandler, Lasting, PodNetwork, Started, Survivor, memory_file
 from agent_sandbox.local.node.rootfs import RootFiles
-from agent_sandbox.local.node.runtime import ExitHandler, KillCommand, Launch
+from agent_sandbox.local.node.runtime import About, KillCommand, Launch
 from agent_sandbox.local.node.seccomp import filter_program
 
 BUBBLEWRAP: Final = "bubblewrap"
@@ -31,8 +26,6 @@ BUBBLEWRAP: Final = "bubblewrap"
 _EXEC_PATIENCE: Final = 1.0
 _EXEC_PAUSE: Final = 0.001
 _EXECVP: Final = re.compile(r"bwrap: execvp (?P<program>.*): (?P<why>[^:\n]+)\n?$")
-
-_keys = count(1)
 
 
 @dataclass(frozen=True)
@@ -46,8 +39,8 @@ class _Entrance:
 class WalledProcess(HostProcess):
     """A container in bwrap."""
 
-    def __init__(self, launch: Launch, entrance: _Entrance) -> None:
-        super().__init__(launch)
+    def __init__(self, launch: Launch, entrance: _Entrance, key: str) -> None:
+        super().__init__(launch, entrance.network, key)
         self._entrance = entrance
 
     def heeds(self, number: int) -> bool:
@@ -81,7 +74,7 @@ class WalledProcess(HostProcess):
 
     def start_failure(self) -> str:
         """Why the command could not be started at all, or nothing if it ran."""
-        text = self.launch.log.head.decode(errors="replace")
+        text = self.said.decode(errors="replace")
         if self._code != 1 or not text.startswith("bwrap: "):
             return ""
         match = _EXECVP.match(text)
@@ -91,18 +84,19 @@ class WalledProcess(HostProcess):
 
     async def enter(self, argv: Sequence[str], *, fds: Mapping[int, int], on_exit: ExitHandler) -> KillCommand:
         """Run a command with the container's environment, in all its namespaces and behind its filter."""
-        network, box = self._entrance.network, self.launch.box
-        key = f"{self.launch.pod}/exec/{next(_keys)}"
+        box, key = self.launch.box, self.network.new_key(self.launch.pod)
+        pidfd = self.pidfd()  # a copy: the container may end while we wait for our turn
         try:
-            await network.enter(
+            await self.network.enter(
                 key,
+                self.launch.pod,
                 argv,
                 env=box.env,
                 fds=fds,
                 uid=box.uid,
                 gid=box.gid,
                 on_exit=on_exit,
-                pidfd=self.pidfd,
+                pidfd=pidfd,
                 seccomp_fd=self._entrance.filter_fd,
                 cwd=box.workdir,
                 cgroups=self.launch.cgroups,
@@ -110,7 +104,9 @@ class WalledProcess(HostProcess):
             )
         except HelperError as error:
             raise ContainerError("StartError", f'exec: "{argv[0]}": {error}') from error
-        return partial(network.kill, key, SIGKILL)
+        finally:
+            os.close(pidfd)
+        return partial(self.network.kill, key, SIGKILL)
 
 
 class BubblewrapRuntime:
@@ -119,9 +115,8 @@ class BubblewrapRuntime:
     name = BUBBLEWRAP
     pod_overhead = None
 
-    def __init__(self, network: PodNetwork, logs: LogThread, walls: Walls, root: RootFiles) -> None:
+    def __init__(self, network: PodNetwork, walls: Walls, root: RootFiles) -> None:
         self._network = network
-        self._logs = logs
         self._walls = walls
         self._root = root
         self._filter = filter_program()
@@ -133,32 +128,26 @@ class BubblewrapRuntime:
 
     async def start(self, launch: Launch) -> WalledProcess:
         """Start a container and wait until its first process exists (about 5 ms)."""
-        process = WalledProcess(launch, self._entrance)
+        process = WalledProcess(launch, self._entrance, self._network.new_key(launch.pod))
         arguments = box_arguments(self._walls, launch.box, self._root, self._network.tree)
         pipes = StartPipes(stdin=launch.box.stdin, tty=launch.box.tty)
         try:
-            info_read, info_write = pipes.info()
             fds = {
                 **pipes.standard,
                 ARGS_FD: pipes.memory("arguments", b"".join(text.encode() + b"\0" for text in arguments)),
                 SECCOMP_FD: pipes.memory("seccomp", self._filter),
-                INFO_FD: info_write,
             }
-            await self._spawn(process, fds)
-            pipes.capture(self._logs, process)
-            pipes.close_theirs(info_write)
-            pid = await _read_child_pid(info_read)
-            if pid:
-                process.did_start(pid)
+            process.did_start(await self._spawn(process, pipes, fds))
+            pipes.give_input(process)
         finally:
             pipes.close()
         return process
 
-    async def _spawn(self, process: WalledProcess, fds: Mapping[int, int]) -> None:
+    async def _spawn(self, process: WalledProcess, pipes: StartPipes, fds: Mapping[int, int]) -> Started:
         launch = process.launch
         try:
-            await self._network.spawn(
-                f"{launch.pod}/{next(_keys)}",
+            return await self._network.spawn(
+                process.key,
                 launch.pod,
                 box_command(self._walls, launch.box),
                 env={},
@@ -167,27 +156,20 @@ class BubblewrapRuntime:
                 on_exit=process.did_exit,
                 cgroups=launch.cgroups,
                 file_size=launch.box.file_size,
+                info=INFO_FD,
+                output=pipes.output(launch.log),
+                lasting=Lasting(About(launch).encode(), pipes.input, launch.replaces),
             )
         except HelperError as error:
             raise ContainerError("RunContainerError", str(error)) from error
 
+    async def adopt(self, survivor: Survivor, about: About) -> WalledProcess:
+        """Take over a container of an earlier node."""
+        process = WalledProcess(about.launch, self._entrance, survivor.key)
+        process.did_start(survivor.process)
+        process.stdin = survivor.input
+        await self._network.follow(survivor.key, process.did_exit)
+        return process
+
     async def release(self, pod: str) -> None:
         """Nothing is kept: a Pod's containers share its network, which the node owns, and nothing else."""
-
-
-async def _read_child_pid(fd: int) -> int:
-    """What bwrap tells on its info pipe, which it writes in pieces and then closes; 0 if it died before."""
-    data = b""
-    while True:
-        await anyio.wait_readable(fd)
-        try:
-            piece = os.read(fd, 4096)
-        except BlockingIOError:
-            continue
-        if not piece:
-            break
-        data += piece
-    if not data:
-        return 0
-    pid: int = json.loads(data)["child-pid"]
-    return pid

@@ -97,17 +97,22 @@ def _counter(text: str, name: str) -> int:
     return 0
 
 
+@dataclass(frozen=True)
 class ControlGroup:
-    """One container's group: a directory per hierarchy."""
+    """One container's group.
 
-    def __init__(self, directories: Mapping[str, Path], *, unified: bool) -> None:
-        self._directories = directories
-        self._unified = unified
+    Attributes:
+        directories: its directory in each controller's hierarchy.
+        unified: whether that is version 2.
+    """
+
+    directories: Mapping[str, Path]
+    unified: bool
 
     @property
     def procs(self) -> list[str]:
         """Files in which a process that writes ``0`` joins the group."""
-        return [str(path / "cgroup.procs") for path in dict.fromkeys(self._directories.values())]
+        return [str(path / "cgroup.procs") for path in dict.fromkeys(self.directories.values())]
 
     def limit(self, limits: Limits) -> None:
         """Set the limits.
@@ -115,10 +120,10 @@ class ControlGroup:
         Raises:
             OSError: the kernel refused one, for example a memory limit below its minimum.
         """
-        memory, pids, cpu = (self._directories[name] for name in _CONTROLLERS)
+        memory, pids, cpu = (self.directories[name] for name in _CONTROLLERS)
         if limits.processes is not None:
             _write(pids / "pids.max", limits.processes)
-        if limits.memory is not None and self._unified:
+        if limits.memory is not None and self.unified:
             _write(memory / "memory.max", limits.memory)
             with suppress(OSError):  # a kernel without swap accounting has no such file
                 _write(memory / "memory.swap.max", 0)
@@ -128,7 +133,7 @@ class ControlGroup:
                 _write(memory / "memory.memsw.limit_in_bytes", limits.memory)
         if limits.cpu is not None:
             quota = max(1000, int(limits.cpu * _CPU_PERIOD))
-            if self._unified:
+            if self.unified:
                 _write(cpu / "cpu.max", f"{quota} {_CPU_PERIOD}")
             else:
                 _write(cpu / "cpu.cfs_period_us", _CPU_PERIOD)
@@ -136,12 +141,12 @@ class ControlGroup:
 
     def oom_kills(self) -> int:
         """How many processes the kernel killed here because the memory limit was reached."""
-        name = "memory.events" if self._unified else "memory.oom_control"
-        return _counter(_read(self._directories["memory"] / name), "oom_kill")
+        name = "memory.events" if self.unified else "memory.oom_control"
+        return _counter(_read(self.directories["memory"] / name), "oom_kill")
 
     def remove(self) -> None:
         """Remove the group; its processes have ended, but the kernel may need a moment to notice."""
-        for path in dict.fromkeys(self._directories.values()):
+        for path in dict.fromkeys(self.directories.values()):
             _remove(path)
 
 
@@ -192,6 +197,13 @@ class Cgroups:
             raise
         return group
 
+    def keep_only(self, prefixes: Iterable[str]) -> None:
+        """Remove the groups of an earlier run but those whose names begin like one of these."""
+        kept = tuple(prefixes)
+        for parent in self.parents:
+            for path in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(kept)]:
+                _remove(path)
+
     def remove_some(self, prefix: str) -> None:
         """Remove the groups whose names begin like this."""
         for parent in self.parents:
@@ -214,21 +226,24 @@ def remove_groups(parents: Iterable[Path]) -> None:
 
 
 def find_cgroups(state_dir: Path) -> Cgroups | None:
-    """Take a place for our groups, after removing what an earlier run left there.
+    """Take a place for our groups; those of an earlier run stay if they are there, and are removed elsewhere.
 
     Args:
         state_dir: the node's state directory; the place is recorded in it.
     """
-    record = state_dir / _RECORD
+    record, earlier = state_dir / _RECORD, list[Path]()
+    with suppress(OSError, ValueError):
+        earlier = _recorded(record)
     for attempt in (_unified, _split):
         with suppress(OSError, ValueError):
-            _remove_recorded(record)
             found = attempt(f"agent-sandbox-{zlib.crc32(str(state_dir).encode()):08x}", record)
             probe = found.create("trial", Limits(memory=64 << 20, cpu=Decimal(1), processes=10))
             probe.remove()
+            remove_groups(path for path in earlier if path not in found.parents)
             return found
-    with suppress(OSError, ValueError):
-        _remove_recorded(record)
+    with suppress(OSError):
+        remove_groups(earlier)
+        record.unlink(missing_ok=True)
     return None
 
 
@@ -238,10 +253,13 @@ def remove_recorded_groups(state_dir: Path) -> None:
         _remove_recorded(state_dir / _RECORD)
 
 
+def _recorded(record: Path) -> list[Path]:
+    return [Path(path) for path in json.loads(record.read_text())] if record.exists() else []
+
+
 def _remove_recorded(record: Path) -> None:
-    if record.exists():
-        remove_groups(Path(path) for path in json.loads(record.read_text()))
-        record.unlink()
+    remove_groups(_recorded(record))
+    record.unlink(missing_ok=True)
 
 
 def _remember(record: Path, parents: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import anyio
 
+from agent_sandbox.local.node.network import Ended
 from agent_sandbox.local.node.runtime import ContainerProcess, KillCommand
 
 _OUTPUT_LIMIT: Final = 10 * 1024
@@ -33,8 +34,8 @@ class Command:
         """
         self._kill = await self._process.enter(argv, fds=fds, on_exit=self._ended)
 
-    def _ended(self, code: int) -> None:
-        self._code = code
+    def _ended(self, ended: Ended) -> None:
+        self._code = ended.code
         self._done.set()
 
     async def wait(self) -> int:

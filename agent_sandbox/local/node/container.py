@@ -9,7 +9,8 @@ import signal
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -26,13 +27,13 @@ from agent_sandbox.local.node.environment import Facts, container_command, conta
 from agent_sandbox.local.node.errors import ContainerError, HelperError, ImageError, NodeError
 from agent_sandbox.local.node.images import WORKSPACE, Image
 from agent_sandbox.local.node.log_reader import remove_old_runs
-from agent_sandbox.local.node.logs import LogFile
+from agent_sandbox.local.node.network import Survivor
 from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, PodSpec, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
 from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
-from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtime
+from agent_sandbox.local.node.runtime import About, ContainerProcess, Launch, Runtime
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
 from agent_sandbox.local.node.volumes import Volume, VolumeUse, mounts_of
 from agent_sandbox.runtime.events import EventType
@@ -45,6 +46,23 @@ _MESSAGE_BYTES: Final = 4096
 _SHOW_ERROR: Final = 1.0
 _KEPT_RUNS: Final = 2
 """The present run and the one before, for ``logs --previous``; a kubelet keeps as many."""
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """A container that an earlier node started.
+
+    Attributes:
+        survivor: its process, living or ended.
+        about: what the earlier node said of it.
+        started_at: when it was started, as its status has it or the helper knows it.
+        done: set once it is taken over, or cannot be.
+    """
+
+    survivor: Survivor
+    about: About
+    started_at: datetime
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,7 @@ class ContainerRunner:
         state: ContainerState,
         policy: str,
         changed: Callable[[], None],
+        takeover: Takeover | None = None,
     ) -> None:
         self._context = context
         self._parts = parts
@@ -91,6 +110,8 @@ class ContainerRunner:
         self.did_start = anyio.Event()
         """Set once it runs and its startup probe succeeded."""
         self._runs = state.restart_count
+        self._takeover = takeover
+        self._last_key = ""
         self._startup_passed = True
         self._unhealthy = anyio.Event()
         self._unhealthy_grace = 0.0
@@ -117,7 +138,7 @@ class ContainerRunner:
     # The loop
 
     async def run(self) -> None:
-        """Start the container, and again as often as its restart policy says."""
+        """Start the container, or take it over, and start it again as often as its restart policy says."""
         pause = 0.0
         while True:
             began = self._context.clock.monotonic()
@@ -177,41 +198,65 @@ class ContainerRunner:
         return False
 
     async def _run_once(self) -> Terminated:
-        image = await self._find_image()
-        process = await self._start(image)
-        self._report("Normal", "Created", f"Created container: {self.name}")
-        await process.until_executed(self._context.clock)
-        if not process.alive:
-            await process.wait()
-            if failure := process.start_failure():
-                self.process = None
-                await self._end_reason(process, 1)
-                raise ContainerError("StartError", failure)
-        self._report("Normal", "Started", f"Started container {self.name}")
-        started_at = self._context.clock.now()
+        takeover, self._takeover = self._takeover, None
+        if takeover is not None:
+            process, started_at = await self._adopt(takeover)
+        else:
+            process, started_at = await self._start_and_report()
         identity = f"{self._parts.record.uid}/{self.name}/{self._runs}"
         try:
-            self._startup_passed = self._container.startup_probe is None
-            readiness = self._readiness_probe(image)
-            self._become(
-                self.state.with_state(
-                    Running(started_at),
-                    container_id=f"{self._parts.runtime.name}://{identity}",
-                    ready=self._startup_passed and readiness is None,
-                    started=self._startup_passed,
-                )
+            startup = None if self._startup_passed else self._container.startup_probe
+            readiness = self._readiness_probe(process.launch)
+            running = self.state.with_state(
+                Running(started_at),
+                container_id=f"{self._parts.runtime.name}://{identity}",
+                ready=self.state.ready or (startup is None and readiness is None),
+                started=startup is None,
             )
-            if self._startup_passed:
+            if process.alive or takeover is None:
+                self._become(running)
+            if startup is None:
                 self.did_start.set()
-            code = await self._watch(process, readiness)
+            code = await self._watch(process, readiness, hook=takeover is None)
             reason = await self._end_reason(process, code)
             message = await anyio.to_thread.run_sync(self._read_last_words, process, code)
             ended = Terminated(code, reason, message, started_at, self._context.clock.now())
-            self._become(self.state.with_state(ended, ready=False, started=False))
+            self._become(running.with_state(ended, ready=False, started=False))
             return ended
         finally:
             if not process.alive:
                 self.process = None
+
+    async def _start_and_report(self) -> tuple[ContainerProcess, datetime]:
+        process = await self._start(await self._find_image())
+        self._report("Normal", "Created", f"Created container: {self.name}")
+        await process.until_executed(self._context.clock)
+        if not process.alive and (failure := process.start_failure()):
+            self.process = None
+            await self._end_reason(process, 1)
+            raise ContainerError("StartError", failure)
+        self._report("Normal", "Started", f"Started container {self.name}")
+        self._startup_passed = self._container.startup_probe is None
+        return process, self._context.clock.now()
+
+    async def _adopt(self, takeover: Takeover) -> tuple[ContainerProcess, datetime]:
+        """Go on with a container of an earlier node, as a kubelet that was restarted: no hook runs again.
+
+        Raises:
+            ContainerError: it cannot go on, and is killed.
+        """
+        self._last_key = takeover.survivor.key
+        try:
+            process = await self._parts.runtime.adopt(takeover.survivor, takeover.about)
+        except ContainerError:
+            takeover.survivor.close()
+            await self._context.network.forget(takeover.survivor.key)
+            raise
+        finally:
+            takeover.done.set()
+        self.process = process
+        self._startup_passed = self._container.startup_probe is None or self.state.started
+        return process, takeover.started_at
 
     async def _find_image(self) -> Image:
         """The container's image, fetched if its policy wants that."""
@@ -235,11 +280,11 @@ class ContainerRunner:
             return "OOMKilled"
         return "Completed" if code == 0 else "Error"
 
-    async def _watch(self, process: ContainerProcess, readiness: Probe | None) -> int:
-        """Probe the container until it ends; its exit code."""
+    async def _watch(self, process: ContainerProcess, readiness: Probe | None, *, hook: bool) -> int:
+        """Probe the container, after its postStart hook if that is to run, until it ends; its exit code."""
         self._unhealthy = anyio.Event()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._probe, process, readiness, name=f"probes of {self.name}")
+            group.start_soon(self._probe, process, readiness, hook, name=f"probes of {self.name}")
             group.start_soon(self._end_when_unhealthy, process, name=f"health of {self.name}")
             code = await process.wait()
             group.cancel_scope.cancel()
@@ -255,14 +300,11 @@ class ContainerRunner:
             raise ContainerError("CreateContainerConfigError", str(error)) from error
         pod_ids = await self._pod_ids(image)
         launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts, pod_ids)
-        try:
-            if image.root:
-                launch = await self._on_image(launch, image, directory)
-            with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
-                process = self.process = await self._parts.runtime.start(launch)
-        except BaseException:
-            launch.log.finish(self._context.clock.now())
-            raise
+        if image.root:
+            launch = await self._on_image(launch, image, directory)
+        with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
+            process = self.process = await self._parts.runtime.start(launch)
+        self._last_key = process.key
         return process
 
     async def _on_image(self, launch: Launch, image: Image, directory: Path) -> Launch:
@@ -309,8 +351,10 @@ class ContainerRunner:
             tty=self._container.tty,
             read_only_root=not image.root or self._container.security_context.read_only_root_filesystem,
         )
-        log_file = LogFile(self.log_path(self._runs))
-        remove_old_runs(log_file.path.parent, keep=_KEPT_RUNS)
+        log_file = self.log_path(self._runs)
+        log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log_file.touch()
+        remove_old_runs(log_file.parent, keep=_KEPT_RUNS)
         record = self._parts.record
         group = self._group()
         kills = group.oom_kills() if group is not None else 0
@@ -324,6 +368,10 @@ class ContainerRunner:
             kills,
             frozenset(uid for uid, _ in pod_ids),
             frozenset(gid for _, gid in pod_ids),
+            container=self.name,
+            run=self._runs,
+            ready_port=image.ready_port,
+            replaces=self._last_key,
         )
 
     def _file_size(self) -> int | None:
@@ -395,7 +443,7 @@ class ContainerRunner:
         with suppress(OSError), path.open("rb") as file:
             message = file.read(_MESSAGE_BYTES).decode(errors="replace")
         if not message and code and self._container.termination_message_policy == "FallbackToLogsOnError":
-            message = process.launch.log.head.decode(errors="replace")[-_MESSAGE_BYTES:]
+            message = process.said.decode(errors="replace")[-_MESSAGE_BYTES:]
         return message
 
     def _own_files(self) -> list[Mount]:
@@ -427,23 +475,23 @@ class ContainerRunner:
 
     # Probes and hooks
 
-    def _readiness_probe(self, image: Image) -> Probe | None:
+    def _readiness_probe(self, launch: Launch) -> Probe | None:
         container = self._container
         if container.readiness_probe is not None:
             return container.readiness_probe
-        if image.ready_port is None or container.command or container.args:
+        if launch.ready_port is None or container.command or container.args:
             return None
-        return Probe(tcp_socket=TcpSocket(image.ready_port), period_seconds=5)
+        return Probe(tcp_socket=TcpSocket(launch.ready_port), period_seconds=5)
 
     def _target(self, process: ContainerProcess) -> Target:
         run = partial(run_command, process)
         return Target(self._context.network, self._parts.record.address, self._container, run)
 
-    async def _probe(self, process: ContainerProcess, readiness: Probe | None) -> None:
+    async def _probe(self, process: ContainerProcess, readiness: Probe | None, hook: bool) -> None:
         container, target, clock = self._container, self._target(process), self._context.clock
-        if container.lifecycle is not None and container.lifecycle.post_start is not None:
+        if hook and container.lifecycle is not None and container.lifecycle.post_start is not None:
             await self._post_start(container.lifecycle.post_start, target)
-        if container.startup_probe is not None:
+        if container.startup_probe is not None and not self._startup_passed:
             startup = partial(self._startup_changed, readiness)
             await watch_probe(container.startup_probe, target, clock, startup, once=True)
         async with anyio.create_task_group() as group:
@@ -581,6 +629,8 @@ def write_own_files(files: Path, record: PodRecord, spec: PodSpec, cluster_dns: 
         )
     for name, text in (("hosts", hosts), ("hostname", f"{hostname}\n"), ("resolv.conf", resolv)):
         path = files / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue  # a living container may be reading it
         path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
         if record.host_uid is not None:

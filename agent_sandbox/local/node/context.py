@@ -10,7 +10,6 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.node.addresses import AddressPool
 from agent_sandbox.local.node.cgroups import Cgroups
-from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.oci import ImageSource
 from agent_sandbox.local.node.pods import Pod
@@ -46,6 +45,7 @@ class NodeOptions:
             bomb. The kubelet's podPidsLimit.
         reconsider_period: seconds between two looks at Pods that the node could not take.
         labels: labels that a Pod's nodeSelector may ask for.
+        survival: seconds that Pods outlive a killed node, waiting for the next one.
     """
 
     name: str = "local"
@@ -61,6 +61,7 @@ class NodeOptions:
     disk_reserve: int | None = None
     max_processes: int = 2048
     reconsider_period: float = 5.0
+    survival: float = 300.0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,7 +75,6 @@ class NodeContext:
     directory: NodeDirectory
     network: PodNetwork
     runtimes: Runtimes
-    logs: LogThread
     addresses: AddressPool
     base_environment: Mapping[str, str]
     cgroups: Cgroups | None

@@ -73,7 +73,7 @@ async def _examine(directory: NodeDirectory, clock: Clock) -> list[Finding]:
     machine: Machine | None = None
     try:
         root = await anyio.to_thread.run_sync(build_root_files, directory.runtime)
-        machine = await try_isolation(root, directory.root, clock)
+        machine = await try_isolation(root, directory.root)
     except IsolationError as error:
         what, _, cure = str(error).partition("; ")
         findings.append(Finding("isolation", "missing", what, cure))

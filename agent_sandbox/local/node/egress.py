@@ -8,10 +8,11 @@ it is looked for again now and then, so that installing it is enough.
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Final
 
 import anyio
@@ -20,6 +21,7 @@ import structlog
 from anyio.abc import Process
 
 from agent_sandbox.clock import Clock
+from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.ruleset import OUTSIDE
 
@@ -36,6 +38,8 @@ _MTU: Final = 65520
 _READY_TIMEOUT: Final = 10.0
 _STOP_TIMEOUT: Final = 2.0
 _MESSAGE_BYTES: Final = 1000
+_KEPT: Final = "egress"
+"""What the helper holds for us, so that the way out outlives this node with the Pods that use it."""
 
 
 class Egress:
@@ -74,36 +78,56 @@ class Egress:
             await self._clock.sleep(self._retry_period)
 
     async def _run_program(self, ready: Callable[[], None]) -> str:
-        """Run it to its end; why it ended."""
-        program = shutil.which("slirp4netns", path=_SEARCH)
-        assert program is not None, "why_not has looked"
+        """Run it to its end, or that of an earlier node if it still runs; why it ended."""
+        program = await self._find()
+        if program is None:
+            program = await self._start()
+        try:
+            if program.works or await program.until_ready():
+                self.problem = ""
+                log.info("Pods have a way out of the stack, for those whose policies allow it")
+                ready()
+                await program.until_ended()
+        finally:
+            with anyio.CancelScope(shield=True):
+                with suppress(HelperError, HelperGoneError):
+                    await self._network.keep(_KEPT)
+                last_words = await program.end()
+        return last_words
+
+    async def _find(self) -> "_Program | None":
+        """What an earlier node started; it runs as long as somebody holds its other end open, which the helper does."""
+        fds = await self._network.kept(_KEPT)
+        return _Program(*fds, works=True) if fds else None
+
+    async def _start(self) -> "_Program":
+        path = shutil.which("slirp4netns", path=_SEARCH)
+        assert path is not None, "why_not has looked"
         ready_read, ready_write = os.pipe()
-        end_read, end_write = os.pipe()  # the program ends when we close this one, however we end
+        end_read, end_write = os.pipe()
+        said = os.memfd_create("slirp4netns", os.MFD_CLOEXEC)
         os.set_blocking(ready_read, False)
         try:
             process = await anyio.open_process(
-                self._command(program, ready_write, end_read),
+                self._command(path, ready_write, end_read),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
-                stderr=PIPE,
+                stderr=said,
                 pass_fds=[ready_write, end_read],
                 cwd="/",
                 env={"PATH": "/usr/bin:/bin"},
+                start_new_session=True,
             )
-            os.close(ready_write)
-            ready_write = -1
-            try:
-                await self._serve(process, ready_read, ready)
-            finally:
-                os.close(end_write)
-                end_write = -1
-                with anyio.CancelScope(shield=True):
-                    await _reap(process)
-            return await _last_words(process)
+        except BaseException:
+            for fd in (ready_read, end_write, said):
+                os.close(fd)
+            raise
         finally:
-            for fd in (ready_read, ready_write, end_read, end_write):
-                if fd != -1:
-                    os.close(fd)
+            os.close(ready_write)
+            os.close(end_read)
+        program = _Program(end_write, os.pidfd_open(process.pid), said, ready=ready_read, process=process)
+        await self._network.keep(_KEPT, end_write, program.pidfd, said)
+        return program
 
     def _command(self, program: str, ready: int, end: int) -> list[str]:
         namespaces = f"/proc/{self._network.pid}/ns"
@@ -114,35 +138,55 @@ class Egress:
         command.append("--enable-sandbox" if os.geteuid() == 0 else f"--userns-path={namespaces}/user")
         return [*command, f"{namespaces}/net", OUTSIDE]
 
-    async def _serve(self, process: Process, ready_fd: int, ready: Callable[[], None]) -> None:
-        """Wait until it works, then until it ends."""
-        works = False
+
+class _Program:
+    """A ``slirp4netns`` that runs; it ends when nobody holds ``end`` open any more, however they end."""
+
+    def __init__(
+        self,
+        end: int,
+        pidfd: int,
+        said: int,
+        *,
+        ready: int = -1,
+        process: Process | None = None,
+        works: bool = False,
+    ) -> None:
+        self._end = end
+        self.pidfd = pidfd
+        self._said = said
+        self._ready = ready
+        self._process = process
+        self.works = works
+
+    async def until_ready(self) -> bool:
+        """Wait until it works; False if it ended, or does not come."""
         with anyio.move_on_after(_READY_TIMEOUT):
-            await anyio.wait_readable(ready_fd)
-            works = bool(os.read(ready_fd, 1))
-        if works:
-            self.problem = ""
-            log.info("Pods have a way out of the stack, for those whose policies allow it")
-            ready()
-            await process.wait()
+            await anyio.wait_readable(self._ready)
+            self.works = bool(os.read(self._ready, 1))
+        return self.works
 
+    async def until_ended(self) -> None:
+        """Wait until it ends by itself."""
+        await anyio.wait_readable(self.pidfd)
 
-async def _reap(process: Process) -> None:
-    with anyio.move_on_after(_STOP_TIMEOUT):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
-
-
-async def _last_words(process: Process) -> str:
-    assert process.stderr is not None, "it is a pipe"
-    text = b""
-    with suppress(anyio.EndOfStream), anyio.move_on_after(1):
-        while len(text) < _MESSAGE_BYTES:
-            text += await process.stderr.receive()
-    words = text.decode(errors="replace").strip().replace("\n", "; ")
-    return f"slirp4netns ended with code {process.returncode}: {words or 'it said nothing'}"
+    async def end(self) -> str:
+        """End it; what it said."""
+        os.close(self._end)
+        if self._ready != -1:
+            os.close(self._ready)
+        with anyio.move_on_after(_STOP_TIMEOUT) as scope:
+            await anyio.wait_readable(self.pidfd)
+        if scope.cancelled_caught:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            await anyio.wait_readable(self.pidfd)
+        code = await self._process.wait() if self._process is not None else None
+        words = os.pread(self._said, _MESSAGE_BYTES, 0).decode(errors="replace").strip().replace("\n", "; ")
+        os.close(self._said)
+        os.close(self.pidfd)
+        ended = "slirp4netns ended" if code is None else f"slirp4netns ended with code {code}"
+        return f"{ended}: {words or 'it said nothing'}"
 
 
 def why_not() -> str:

@@ -17,7 +17,7 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.errors import HelperError
 from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.policy import Endpoint, Policy, PolicySet, disjoint
-from agent_sandbox.local.node.ruleset import Rules, changes
+from agent_sandbox.local.node.ruleset import Rules, changes, replacement
 from agent_sandbox.runtime.store import Store
 from agent_sandbox_api.core import MetaOnlyView, NetworkPolicyView
 from agent_sandbox_api.views import raw_object
@@ -76,8 +76,8 @@ class Firewall:
             return False
 
     async def run(self) -> None:
-        """Keep the rules right until cancelled; begins with a pod network that allows nothing."""
-        applied = Rules()
+        """Keep the rules right until cancelled; begins with a pod network that allows nothing, or what it did."""
+        applied: Rules | None = None
         while True:
             # What a pass sees includes every change until here: whoever waits from now on waits for a later pass.
             self._changed = anyio.Event()
@@ -85,7 +85,7 @@ class Firewall:
             host = await anyio.to_thread.run_sync(host_addresses)
             wanted = self._wanted(host)
             try:
-                if commands := changes(applied, wanted):
+                if commands := replacement(wanted) if applied is None else changes(applied, wanted):
                     await self._network.apply_rules(commands)
             except HelperError as error:
                 log.error("network policies not applied; Pods stay closed to each other", error=str(error))

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +36,11 @@ from agent_sandbox.local.node.gvisor import (
     process_config,
     system_mounts,
 )
-from agent_sandbox.local.node.host_process import StartPipes, memory_file
-from agent_sandbox.local.node.logs import LogThread
-from agent_sandbox.local.node.network import PodNetwork
+from agent_sandbox.local.node.host_process import StartPipes
+from agent_sandbox.local.node.network import Ended, ExitHandler, Lasting, Output, PodNetwork, Survivor, memory_file
 from agent_sandbox.local.node.records import NodeDirectory, remove_tree
 from agent_sandbox.local.node.rootfs import RootFiles
-from agent_sandbox.local.node.runtime import ContainerProcess, ExitHandler, KillCommand, Launch
+from agent_sandbox.local.node.runtime import About, ContainerProcess, KillCommand, Launch
 
 log = structlog.get_logger(__name__)
 
@@ -56,8 +54,6 @@ _RUNSC_FAILED: Final = 128
 _KILLED: Final = 137
 _DEATH_PATIENCE: Final = 0.3
 _FAILURES: Final = ("running container: ", "creating container: ", "starting container: ", "loading container: ")
-
-_keys = count(1)
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,8 @@ class _Kernel:
 class GvisorProcess(ContainerProcess):
     """A container in its Pod's kernel."""
 
-    def __init__(self, launch: Launch, runtime: "GvisorRuntime", identity: str) -> None:
-        super().__init__(launch)
+    def __init__(self, launch: Launch, runtime: "GvisorRuntime", network: PodNetwork, key: str, identity: str) -> None:
+        super().__init__(launch, network, key)
         self._runtime = runtime
         self.identity = identity
         """The container's name for ``runsc``."""
@@ -117,7 +113,7 @@ class GvisorProcess(ContainerProcess):
 
     def start_failure(self) -> str:
         """Why ``runsc`` could not start it, or nothing if it ran."""
-        text = self.launch.log.head.decode(errors="replace").strip()
+        text = self.said.decode(errors="replace").strip()
         if self._code != _RUNSC_FAILED or not text.startswith(_FAILURES):
             return ""
         return text.rpartition("]: ")[2] if "]: " in text else text
@@ -138,7 +134,6 @@ class GvisorRuntime:
     def __init__(
         self,
         network: PodNetwork,
-        logs: LogThread,
         root: RootFiles,
         directory: NodeDirectory,
         runsc: Runsc,
@@ -147,14 +142,12 @@ class GvisorRuntime:
         """
         Args:
             network: the pod network.
-            logs: takes the containers' output.
             root: the root file system of containers.
             directory: the node's directory.
             runsc: the program.
             tasks: owns the signals under way.
         """
         self._network = network
-        self._logs = logs
         self._root = root
         self._directory = directory
         self.runsc = runsc
@@ -173,35 +166,77 @@ class GvisorRuntime:
     async def start(self, launch: Launch) -> GvisorProcess:
         """Start a container; for a Pod's first one, its kernel before (some 0.3 s each)."""
         kernel = await self._kernel(launch)
-        identity = f"{launch.pod}-{next(_keys)}"
-        process = GvisorProcess(launch, self, identity)
+        key = self._network.new_key(launch.pod)
+        identity = _identity(launch.pod, key)
+        process = GvisorProcess(launch, self, self._network, key, identity)
         bundle = await self._bundle(launch, kernel.keeper)
         pipes = StartPipes(stdin=launch.box.stdin, tty=launch.box.tty)
         try:
             words = ["run", "--bundle", str(self._seen(bundle)), identity]
-            await self._spawn(launch, words, pipes.standard, partial(self._ended, process, kernel))
-            pipes.capture(self._logs, process)
+            await self._spawn(
+                key,
+                launch,
+                words,
+                pipes.standard,
+                partial(self._ended, process, kernel),
+                pipes.output(launch.log),
+                Lasting(About(launch, identity).encode(), pipes.input, launch.replaces),
+            )
+            pipes.give_input(process)
         finally:
             pipes.close()
         return process
 
+    async def adopt(self, survivor: Survivor, about: About) -> GvisorProcess:
+        """Take over a container of an earlier node, and its Pod's kernel with the first one."""
+        async with self._starting:
+            if survivor.pod not in self._kernels:
+                self._kernels[survivor.pod] = await self._find_kernel(survivor.pod)
+        kernel = self._kernels[survivor.pod]
+        process = GvisorProcess(about.launch, self, self._network, survivor.key, about.identity)
+        process.stdin = survivor.input
+        if survivor.process.pidfd is not None:
+            os.close(survivor.process.pidfd)
+        await self._network.follow(survivor.key, partial(self._ended, process, kernel))
+        return process
+
+    async def _find_kernel(self, pod: str) -> _Kernel:
+        """The kernel that an earlier node started for a Pod: the last one."""
+        kernels = []
+        for survivor in await self._network.survivors(pod):
+            survivor.close()
+            about = About.decode(survivor.about)
+            if not about.is_container:
+                kernels.append(_Kernel(about.identity, survivor.key, anyio.Event()))
+        if not kernels:
+            raise ContainerError("RunContainerError", "the Pod's kernel is not there any more")
+        kernel = kernels[-1]
+        await self._network.follow(kernel.key, lambda _: kernel.ended.set())
+        return kernel
+
     @staticmethod
-    def _ended(process: GvisorProcess, kernel: _Kernel, code: int) -> None:
+    def _ended(process: GvisorProcess, kernel: _Kernel, ended: Ended) -> None:
         """A container's ``runsc`` has ended: with the container's code, or with its own if the kernel died under it."""
 
         def decide() -> None:
-            process.did_exit(_KILLED if kernel.ended.is_set() else code)
+            process.did_exit(ended._replace(code=_KILLED) if kernel.ended.is_set() else ended)
 
-        if code == _RUNSC_FAILED:  # which of the two? The kernel's end is told within milliseconds
+        if ended.code == _RUNSC_FAILED:  # which of the two? The kernel's end is told within milliseconds
             asyncio.get_running_loop().call_later(_DEATH_PATIENCE, decide)
         else:
-            process.did_exit(code)
+            process.did_exit(ended)
 
     async def _spawn(
-        self, launch: Launch, words: Sequence[str], fds: Mapping[int, int], on_exit: ExitHandler, key: str = ""
-    ) -> str:
-        """Run ``runsc`` in a Pod's network; the key by which the helper knows it."""
-        key = key or f"{launch.pod}/runsc/{next(_keys)}"
+        self,
+        key: str,
+        launch: Launch,
+        words: Sequence[str],
+        fds: Mapping[int, int],
+        on_exit: ExitHandler,
+        output: Output | None = None,
+        lasting: Lasting | None = None,
+    ) -> None:
+        """Run ``runsc`` in a Pod's network."""
         try:
             await self._network.spawn(
                 key,
@@ -213,10 +248,11 @@ class GvisorRuntime:
                 on_exit=on_exit,
                 cgroups=launch.cgroups,
                 for_gvisor=True,
+                output=output,
+                lasting=lasting,
             )
         except HelperError as error:
             raise ContainerError("RunContainerError", f"runsc: {error}") from error
-        return key
 
     def _bundles(self, pod: str) -> Path:
         return self._directory.pod(pod) / "gvisor"
@@ -236,7 +272,8 @@ class GvisorRuntime:
             return kernel
 
     async def _start_kernel(self, launch: Launch) -> _Kernel:
-        identity, ended = f"{launch.pod}-kernel-{next(_keys)}", anyio.Event()
+        key, ended = self._network.new_key(launch.pod), anyio.Event()
+        identity = _identity(launch.pod, key, "-kernel")
         bundle = self._bundles(launch.pod) / ".kernel"
         config = keeper_config(str(self._seen(bundle) / "root"), launch.box.hostname, _users(launch))
         await anyio.to_thread.run_sync(_write_bundle, bundle, config, [("/usr", False)], "/")
@@ -244,11 +281,13 @@ class GvisorRuntime:
         os.set_blocking(read, False)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            key = await self._spawn(
+            await self._spawn(
+                key,
                 launch,
                 ["run", "--bundle", str(self._seen(bundle)), identity],
                 {0: null, 1: write, 2: write},
                 lambda _: ended.set(),
+                lasting=Lasting(About(launch, identity, is_container=False).encode()),
             )
             os.close(write)
             write = -1
@@ -316,20 +355,18 @@ class GvisorRuntime:
         self, process: GvisorProcess, argv: Sequence[str], fds: Mapping[int, int], on_exit: ExitHandler
     ) -> KillCommand:
         """Run a command in a container; see ``ContainerProcess.enter``."""
-        launch, number = process.launch, next(_keys)
+        launch, key = process.launch, self._network.new_key(process.launch.pod)
         config = process_config(launch.box, argv, terminal=os.isatty(fds[0]))
-        pid_file = self._bundles(launch.pod) / f"{process.identity}-exec-{number}"
+        pid_file = self._bundles(launch.pod) / _identity(process.identity, key, "-exec")
         description = memory_file("process", msgspec.json.encode(config))
         try:
             words = ["--process", f"/proc/self/fd/{_PROCESS_FD}", "--internal-pid-file", str(self._seen(pid_file))]
 
-            def ended(code: int) -> None:
+            def ended(how: Ended) -> None:
                 pid_file.unlink(missing_ok=True)
-                on_exit(code)
+                on_exit(how)
 
-            key = await self._spawn(
-                launch, ["exec", *words, process.identity], {**fds, _PROCESS_FD: description}, ended
-            )
+            await self._spawn(key, launch, ["exec", *words, process.identity], {**fds, _PROCESS_FD: description}, ended)
         finally:
             os.close(description)
         return partial(self._kill_command, process, pid_file, key)
@@ -357,14 +394,14 @@ class GvisorRuntime:
         """Run ``runsc`` to its end."""
         done, codes = anyio.Event(), [0]
 
-        def ended(code: int) -> None:
-            codes[0] = code
+        def ended(how: Ended) -> None:
+            codes[0] = how.code
             done.set()
 
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             await self._network.spawn(
-                f"{pod}/runsc/{next(_keys)}",
+                self._network.new_key(pod),
                 pod,
                 self.runsc.command(self._state, *words),
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -388,6 +425,11 @@ class GvisorRuntime:
                     await kernel.ended.wait()
                 await self._network.kill(kernel.key, signal.SIGKILL)
         await anyio.to_thread.run_sync(remove_tree, self._bundles(pod))
+
+
+def _identity(before: str, key: str, kind: str = "") -> str:
+    """A name for ``runsc`` that nothing else has."""
+    return f"{before}{kind}-{key.rpartition('/')[2].replace('.', '-')}"
 
 
 def _users(launch: Launch) -> Users:

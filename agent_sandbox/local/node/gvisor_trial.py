@@ -21,10 +21,9 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.bubblewrap import Box
 from agent_sandbox.local.node.commands import run_command
-from agent_sandbox.local.node.errors import ContainerError, NodeError, RuntimeUnavailableError
+from agent_sandbox.local.node.errors import NodeError, RuntimeUnavailableError
 from agent_sandbox.local.node.gvisor_runtime import GvisorRuntime, Runsc
 from agent_sandbox.local.node.images import OWN_DIRECTORY, PATH
-from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.records import NodeDirectory, remove_tree
 from agent_sandbox.local.node.rootfs import RootFiles
@@ -54,7 +53,6 @@ class TrialGround:
     """Where the trial takes place: parts of the running node."""
 
     network: PodNetwork
-    logs: LogThread
     root: RootFiles
     directory: NodeDirectory
     addresses: AddressPool
@@ -127,7 +125,7 @@ class GvisorFinder:
 
     def _runtime(self, runsc: Runsc) -> GvisorRuntime:
         ground = self._ground
-        return GvisorRuntime(ground.network, ground.logs, ground.root, ground.directory, runsc, ground.tasks)
+        return GvisorRuntime(ground.network, ground.root, ground.directory, runsc, ground.tasks)
 
     async def _try_platform(self, runsc: Runsc) -> str:
         """Why this platform does not work, or nothing."""
@@ -151,20 +149,17 @@ class GvisorFinder:
     async def _serve(self, runtime: GvisorRuntime, address: str, directory: Path) -> str:
         argv = [f"{OWN_DIRECTORY}/bin/python3", "-I", "-S", "-c", _SERVER]
         box = Box("trial", argv, {"PATH": PATH, **self._ground.root.environment}, "/tmp")  # noqa: S108 - the sandbox's own
-        log_file = LogFile(directory / "trial.log")
-        launch = Launch(_POD, host_uid(address, self._ground.directory.root), box, log_file, directory / "none" / "w")
+        log, uid = directory / "trial.log", host_uid(address, self._ground.directory.root)
+        launch = Launch(_POD, uid, box, log, directory / "none" / "w")
         try:
             with anyio.fail_after(_TIMEOUT):
                 process = await runtime.start(launch)
                 for _ in range(_REQUESTS):
                     while not await self._answers(address):
                         if not process.alive:
-                            return process.start_failure() or log_file.head.decode(errors="replace").strip()
+                            return process.start_failure() or process.said.decode(errors="replace").strip()
                         await self._ground.clock.sleep(_PAUSE)
                 code, output = await run_command(process, [argv[0], "-I", "-S", "-c", "print(6*7)"])
-        except ContainerError as error:
-            log_file.finish(self._ground.clock.now())
-            return str(error)
         except TimeoutError:
             return f"no answer within {_TIMEOUT:.0f} s"
         except (NodeError, OSError) as error:
@@ -197,20 +192,18 @@ async def try_gvisor(root: RootFiles, directory: NodeDirectory, nft: str, clock:
     Raises:
         RuntimeUnavailableError: it does not.
     """
-    network, logs = PodNetwork(), LogThread(clock)
+    network = PodNetwork()
     options = NetworkOptions(network_binds(root, directory.root), nft, BASE)
     found: GvisorRuntime | None = None
     failure: RuntimeUnavailableError | None = None
     async with anyio.create_task_group() as group:
-        group.start_soon(anyio.to_thread.run_sync, logs.run)
         await group.start(network.run, options)
-        ground = TrialGround(network, logs, root, directory, AddressPool(ISOLATED_NETWORK), clock, group)
+        ground = TrialGround(network, root, directory, AddressPool(ISOLATED_NETWORK), clock, group)
         try:
             found = await GvisorFinder(ground).find()
         except RuntimeUnavailableError as error:  # not out of the group, which would wrap it
             failure = error
         finally:
-            logs.stop()
             group.cancel_scope.cancel()
     if failure is not None:
         raise failure

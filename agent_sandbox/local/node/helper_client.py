@@ -8,15 +8,18 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import anyio
 
 from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.helper import channel
 
-ProcessEnded = Callable[[str, int], None]
-"""Key and exit code of a process that ended."""
+_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+ProcessEnded = Callable[[str, int, str], None]
+"""Key and exit code of a process that ended, and the beginning of its error output, a character for each byte."""
 
 
 class HelperClient:
@@ -59,7 +62,7 @@ class HelperClient:
             except EOFError:
                 raise HelperGoneError("the pod network's process ended unexpectedly") from None
             if "event" in message:
-                ended(message["key"], message["code"])
+                ended(message["key"], message["code"], message["said"])
             else:
                 self._waiting.pop(message["id"]).arrive(message, fds)
 
@@ -80,6 +83,11 @@ class HelperClient:
             raise
         return reply.take(op)
 
+    async def order(self, op: str) -> None:
+        """Tell something that has no answer; a helper that is gone need not hear it."""
+        with suppress(HelperGoneError):
+            await self._send({"id": 0, "op": op}, ())
+
     async def _send(self, message: channel.Message, fds: Sequence[int]) -> None:
         async with self._sending:
             while True:
@@ -93,6 +101,8 @@ class HelperClient:
                 except OSError as error:
                     if error.errno == errno.EMSGSIZE:
                         raise HelperError("the command and environment of a container exceed 200 KB") from error
+                    if error.errno not in _GONE:
+                        raise HelperError(f"not told to the pod network: {error.strerror}", error.errno or 0) from error
                     raise HelperGoneError("the pod network's process is gone") from error
                 else:
                     return

@@ -1,45 +1,47 @@
 """Containers whose first process is a process of this machine, and the descriptors with which it starts."""
 
-import asyncio
 import os
 import pty
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 from agent_sandbox.local.node.errors import PodNotRunningError
-from agent_sandbox.local.node.logs import LogThread
+from agent_sandbox.local.node.network import Ended, Output, PodNetwork, Started, memory_file
 from agent_sandbox.local.node.runtime import ContainerProcess, Launch
 
 
 class HostProcess(ContainerProcess):
     """A container that is signalled through a descriptor of its first process."""
 
-    def __init__(self, launch: Launch) -> None:
-        super().__init__(launch)
+    def __init__(self, launch: Launch, network: PodNetwork, key: str) -> None:
+        super().__init__(launch, network, key)
         self.pid = 0
         """Process id on the host of the container's first process; 0 until it exists."""
         self._pidfd: int | None = None
 
-    @property
     def pidfd(self) -> int:
-        """Descriptor of the container's first process.
+        """A descriptor of the container's first process, which belongs to the caller.
 
         Raises:
             PodNotRunningError: it has ended, or never came to life.
         """
         if self._pidfd is None or not self.alive:
             raise PodNotRunningError("the container is not running")
-        return self._pidfd
+        return os.dup(self._pidfd)
 
-    def did_start(self, pid: int) -> None:
+    def did_start(self, started: Started) -> None:
         """Remember the first process."""
-        self.pid = pid
-        with suppress(ProcessLookupError):
-            self._pidfd = os.pidfd_open(pid)
+        self.pid, self._pidfd = started.pid, started.pidfd
+        if not self.alive:
+            self._close_pidfd()
 
-    def did_exit(self, code: int) -> None:
+    def did_exit(self, ended: Ended) -> None:
         """Called on the event loop when it ended."""
-        super().did_exit(code)
+        super().did_exit(ended)
+        self._close_pidfd()
+
+    def _close_pidfd(self) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -51,16 +53,8 @@ class HostProcess(ContainerProcess):
                 signal.pidfd_send_signal(self._pidfd, number)
 
 
-def memory_file(name: str, data: bytes) -> int:
-    """A file in memory that holds ``data``; its descriptor, at the beginning and closed on exec."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 class StartPipes:
-    """The descriptors of one start, closed whatever happens; the log thread takes over those it reads."""
+    """The descriptors of one start, closed whatever happens; the helper has copies of those that it reads."""
 
     def __init__(self, *, stdin: bool = False, tty: bool = False) -> None:
         """
@@ -105,34 +99,21 @@ class StartPipes:
         """A file in memory for the program that is started."""
         return self._keep(memory_file(name, data))
 
-    def info(self) -> tuple[int, int]:
-        """A pipe on which the program tells something: the end to read, non-blocking, and the end to write."""
-        read, write = self._pair()
-        os.set_blocking(read, False)
-        return read, write
+    def output(self, log: Path) -> Output:
+        """What the helper shall write down, and where."""
+        pipes = {"stdout": self._output} if self._error is None else {"stdout": self._output, "stderr": self._error}
+        return Output(log.parent, log.name, pipes)
 
-    def capture(self, thread: LogThread, process: ContainerProcess) -> None:
-        """Give the output to the log thread, and the input to the process."""
-        loop = asyncio.get_running_loop()
+    @property
+    def input(self) -> int | None:
+        """The end of the container's input, or its terminal's other side; None if it has neither."""
+        return self._input
 
-        def ended() -> None:
-            with suppress(RuntimeError):  # the loop is gone: the node was stopped and nobody waits any more
-                loop.call_soon_threadsafe(process.did_log)
-
-        thread.capture(self._output, self._error, process.launch.log, ended)
-        given = [self._output, self._error]
+    def give_input(self, process: ContainerProcess) -> None:
+        """Let the process own its input."""
         if self._input is not None and process.alive:
+            self._open.remove(self._input)
             process.stdin = self._input
-            given.append(self._input)
-        for fd in given:
-            if fd is not None:
-                self._open.remove(fd)
-
-    def close_theirs(self, *more: int) -> None:
-        """Close what the container has copies of, so that its end is seen."""
-        for fd in {*self.standard.values(), *more}:
-            os.close(fd)
-            self._open.remove(fd)
 
     def close(self) -> None:
         """Close all that are left."""

@@ -1,4 +1,4 @@
-"""The pod network seen from the node: starts the helper, asks it for networks, processes and sockets.
+"""The pod network seen from the node: starts the helper or takes it over, asks it for networks, processes and sockets.
 
 In flow requests of the node's rooms and destinations to connect to; out flow connected sockets and exit codes. Nothing
 here blocks the event loop: the channel is non-blocking and sockets for outgoing connections wait in a small pool,
@@ -6,32 +6,49 @@ filled ahead of use. Pods are reachable through ``socket_factory`` and ``connect
 """
 
 import errno
+import hashlib
 import ipaddress
 import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from subprocess import DEVNULL
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
-from anyio.abc import Process, TaskStatus
+from anyio.abc import TaskStatus
 
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK
 from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.helper import channel
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
 from agent_sandbox.local.node.helper_client import HelperClient
+from agent_sandbox.local.node.helper_process import HelperProcess, source_digest
 
 _POOL_SIZE: Final = 64
 _POOL_LOW: Final = 32
 _BROKER_TIMEOUT: Final = 2.0
+_ADOPTION_TIMEOUT: Final = 10.0
+_KILLED: Final = 137
 
-ExitHandler = Callable[[int], None]
+
+class Ended(NamedTuple):
+    """How a process ended.
+
+    Attributes:
+        code: its exit code; 128 plus the signal for a killed one.
+        said: the beginning of its error output, if that goes to a log.
+    """
+
+    code: int
+    said: bytes = b""
+
+
+ExitHandler = Callable[[Ended], None]
+"""Called on the event loop, once, after all that the process printed is in its log."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +60,103 @@ class NetworkOptions:
         nft: path of the ``nft`` program.
         ruleset: the rules to begin with.
         isolated: False runs Pods as bare processes in the host's own network.
-        lock_fd: a locked file that the helper keeps open while it lives, or None; the next node waits for that lock.
+        state: the directory in which the next node finds the helper and its Pods after a crash; None: they end with
+            this node.
+        patience: seconds that they wait for it.
     """
 
     binds: Mapping[str, Path] = field(default_factory=dict)
     nft: str = "/usr/sbin/nft"
     ruleset: str = ""
     isolated: bool = True
-    lock_fd: int | None = None
+    state: Path | None = None
+    patience: float = 0.0
+
+    @property
+    def revision(self) -> str:
+        """What a helper is set up for: one that was set up for something else is not taken over."""
+        binds = sorted((name, str(path)) for name, path in self.binds.items())
+        meant = repr((source_digest(), binds, self.nft, self.ruleset, self.isolated))
+        return hashlib.sha256(meant.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the helper writes what a process prints.
+
+    Attributes:
+        directory: of its log, which exists.
+        name: of the log.
+        pipes: the ends to read, by ``stdout`` and ``stderr``; a terminal's other side as ``stdout`` alone.
+    """
+
+    directory: Path
+    name: str
+    pipes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What makes a process outlive this node.
+
+    Attributes:
+        about: what the next node is told about it; nobody else sees it.
+        input: the end of its input, or its terminal's other side, which must not close when this node dies.
+        replaces: key of the process that ran before, of which nobody will ask any more.
+    """
+
+    about: bytes
+    input: int | None = None
+    replaces: str = ""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that was started.
+
+    Attributes:
+        pid: its process id; of a container in bwrap, that of its first process, or 0 if it ended before it had one.
+        pidfd: a descriptor of that process, which belongs to the receiver; None if it has ended.
+    """
+
+    pid: int
+    pidfd: int | None
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A lasting process of an earlier node.
+
+    Attributes:
+        key: its key.
+        pod: its Pod.
+        started: Unix time of its start.
+        process: the process.
+        about: what its node left for us.
+        input: the end of its input, if it has one, which belongs to the receiver.
+        ended: how it ended, if it has.
+    """
+
+    key: str
+    pod: str
+    started: float
+    process: Started
+    about: bytes
+    input: int | None
+    ended: Ended | None
+
+    def close(self) -> None:
+        """Give its descriptors back."""
+        for fd in (self.process.pidfd, self.input):
+            if fd is not None:
+                os.close(fd)
 
 
 class PodNetwork:
     """The helper, one after another: the object stays, so that others may hold it, while ``run`` may be called again.
 
-    Flow: ``run`` starts a helper, reports through ``task_status`` once its namespaces stand, and serves until cancelled
-    or until the helper dies.
+    Flow: ``run`` takes a helper over or starts one, reports through ``task_status`` once its namespaces stand, and
+    serves until cancelled, which ends the helper and all that lives in it, or until the helper dies.
 
     Errors: every request raises ``HelperError`` if it was refused and ``HelperGoneError`` if the helper is gone.
     """
@@ -69,10 +168,14 @@ class PodNetwork:
         self._exits: dict[str, ExitHandler] = {}
         self._sockets: deque[socket.socket] = deque()
         self._refill = anyio.Event()
+        self._generation = 0
+        self._numbers = count(1)
         self.tree = Path("/")
         """Where the helper shows the directories of ``options.binds``."""
         self.pid = 0
         """Process id of the helper."""
+        self.networks: Mapping[str, str] = {}
+        """Pods that had a network when the helper was taken over, and their addresses."""
 
     @property
     def isolated(self) -> bool:
@@ -87,81 +190,78 @@ class PodNetwork:
             HelperError: it could not make its namespaces; the message is the kernel's.
         """
         self._options = options
-        control, theirs = channel.pair()
         broker, their_broker = channel.pair()
-        control.setblocking(False)
         broker.settimeout(_BROKER_TIMEOUT)
-        self._helper, self._broker = HelperClient(control), broker
+        self._broker = broker
         try:
-            process = await self._start(theirs)
-            try:
-                await self._serve(self._helper, their_broker, task_status)
-            except BaseExceptionGroup as group:
-                raise _cause(group) from None
-            finally:
-                self._close()
-                with anyio.CancelScope(shield=True):
-                    await self._reap(process)
+            found = HelperProcess.find(options.state) if options.state is not None else None
+            if found is not None and await self._run_with(found, "adopt", their_broker, task_status):
+                return
+            started = await HelperProcess.start(options.state)
+            await self._run_with(started, "setup", their_broker, task_status)
         finally:
-            for end in (control, broker, theirs, their_broker):
+            for end in (broker, their_broker):
                 end.close()
 
-    async def _serve(self, helper: HelperClient, their_broker: socket.socket, task_status: TaskStatus[None]) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(helper.receive_forever, self._ended, name="pod network: replies")
-            await self._set_up(their_broker)
-            their_broker.close()
-            await self._fill_pool()
-            task_status.started()
-            await self._refill_forever()
-
-    async def _start(self, theirs: socket.socket) -> Process:
-        program = Path(__file__).with_name("helper") / "__main__.py"
-        process = await anyio.open_process(
-            [sys.executable, "-I", "-S", str(program), str(theirs.fileno())],
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=None,
-            pass_fds=[theirs.fileno()],
-            cwd="/",
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-        theirs.close()
+    async def _run_with(
+        self, process: HelperProcess, op: str, their_broker: socket.socket, task_status: TaskStatus[None]
+    ) -> bool:
+        """Serve until cancelled; False if the helper was of no use, and has ended."""
+        helper = self._helper = HelperClient(process.control)
         self.pid = process.pid
-        return process
+        usable = False
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(helper.receive_forever, self._ended, name="pod network: replies")
+                usable = await self._set_up(op, their_broker)
+                if usable:
+                    their_broker.close()
+                    await self._fill_pool()
+                    task_status.started()
+                    await self._refill_forever()
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as failed:
+            if op == "setup" or usable:
+                raise _cause(failed) from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end(process)
+        return usable
 
-    @staticmethod
-    async def _reap(process: Process) -> None:
-        with anyio.move_on_after(5):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async def _set_up(self, op: str, their_broker: socket.socket) -> bool:
+        """Whether the helper does now what we want."""
+        options = self._options
+        with anyio.fail_after(_ADOPTION_TIMEOUT):
+            reply, _ = await self.request(
+                op,
+                fds=[their_broker.fileno()],
+                revision=options.revision,
+                patience=options.patience,
+                root=os.geteuid() == 0,
+                bare=not self.isolated,
+                binds=[[str(path), name] for name, path in options.binds.items()],
+                nft=options.nft,
+                ruleset=options.ruleset,
+            )
+        self.tree = Path(reply["tree"] or "/")
+        self.networks = reply["networks"]
+        self._generation = reply["generation"]
+        return bool(reply["revision"] == options.revision)
 
-    async def _set_up(self, their_broker: socket.socket) -> None:
-        lock = [] if self._options.lock_fd is None else [self._options.lock_fd]
-        reply, _ = await self.request(
-            "setup",
-            fds=[their_broker.fileno(), *lock],
-            root=os.geteuid() == 0,
-            bare=not self.isolated,
-            binds=[[str(path), name] for name, path in self._options.binds.items()],
-            nft=self._options.nft,
-            ruleset=self._options.ruleset,
-        )
-        if reply["tree"] is not None:
-            self.tree = Path(reply["tree"])
-
-    def _close(self) -> None:
-        """Hang up: the helper takes that as the order to end, and the kernel removes what it owned."""
+    async def _end(self, process: HelperProcess) -> None:
+        """End the helper; the kernel removes what it owned."""
+        process.remember_descendants()
         if self._helper is not None:
+            await self._helper.order("end")
             self._helper.close()
         self._helper = None
         while self._sockets:
             self._sockets.pop().close()
         handlers, self._exits = self._exits, {}
         for handler in handlers.values():
-            handler(137)
+            handler(Ended(_KILLED))
+        await process.until_ended()
+        process.close()
 
     async def request(self, op: str, *, fds: Sequence[int] = (), **values: Any) -> tuple[Any, list[int]]:
         """Ask the helper for one operation; the caller keeps its descriptors and owns those returned."""
@@ -169,10 +269,66 @@ class PodNetwork:
             raise HelperGoneError("the pod network is not running")
         return await self._helper.request(op, fds=fds, **values)
 
-    def _ended(self, key: str, code: int) -> None:
+    def _ended(self, key: str, code: int, said: str) -> None:
         handler = self._exits.pop(key, None)
         if handler is not None:
-            handler(code)
+            handler(Ended(code, said.encode("latin-1")))
+
+    def new_key(self, pod: str) -> str:
+        """A name for a process of a Pod that no process has or had, of an earlier node neither."""
+        return f"{pod}/{self._generation}.{next(self._numbers)}"
+
+    # Pods of an earlier node
+
+    async def survivors(self, of: str = "") -> list[Survivor]:
+        """Lasting processes, living or ended, of a Pod or of all, in the order of their start.
+
+        Who asks owns their descriptors, and gives each to ``follow`` or ``forget``.
+        """
+        keys: list[list[str]] = []
+        while page := (await self.request("lasting", after=keys[-1][0] if keys else ""))[0]["processes"]:
+            keys += page
+        found = [await self._survivor(key, pod) for key, pod in keys if not of or pod == of]
+        return sorted(found, key=lambda survivor: survivor.started)
+
+    async def _survivor(self, key: str, pod: str) -> Survivor:
+        reply, fds = await self.request("process", key=key)
+        given = dict(zip(reply["given"], fds, strict=True))
+        about = b""
+        if "about" in given:
+            with os.fdopen(given["about"], "rb") as file:
+                about = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        ended = None if reply["code"] is None else Ended(reply["code"], reply["said"].encode("latin-1"))
+        process = Started(reply["pid"], given.get("pidfd"))
+        return Survivor(key, pod, reply["started"], process, about, given.get("input"), ended)
+
+    async def follow(self, key: str, on_exit: ExitHandler) -> None:
+        """Be told how a process of an earlier node ends, or ended."""
+        self._exits[key] = on_exit
+        try:
+            reply, fds = await self.request("process", key=key)
+        except BaseException:
+            self._exits.pop(key, None)
+            raise
+        for fd in fds:
+            os.close(fd)
+        if reply["code"] is not None:
+            self._ended(key, reply["code"], reply["said"])
+
+    async def forget(self, key: str) -> None:
+        """Nobody will ask for a lasting process again; it is killed if it lives."""
+        await self.request("forget", key=key)
+
+    async def keep(self, name: str, *fds: int) -> None:
+        """Let the helper hold descriptors for the next node, instead of those of that name before."""
+        await self.request("keep", name=name, fds=fds)
+
+    async def kept(self, name: str) -> list[int]:
+        """Copies of descriptors that an earlier node, or we, let the helper hold; they belong to the caller."""
+        _, fds = await self.request("kept", name=name)
+        return fds
+
+    # Pods
 
     async def create(self, pod: str, address: str) -> None:
         """Give a Pod its network and its address."""
@@ -260,7 +416,10 @@ class PodNetwork:
         cgroups: Sequence[str] = (),
         file_size: int | None = None,
         for_gvisor: bool = False,
-    ) -> int:
+        info: int | None = None,
+        output: Output | None = None,
+        lasting: Lasting | None = None,
+    ) -> Started:
         """Start a process in a Pod's network.
 
         Args:
@@ -275,29 +434,42 @@ class PodNetwork:
             cgroups: ``cgroup.procs`` files of the control groups that it joins first.
             file_size: bytes that one file of its may grow to.
             for_gvisor: give it a mount namespace in which gVisor works.
-
-        Returns:
-            Its process id.
+            info: the descriptor number on which bwrap tells its child; that child is then what is returned.
+            output: where the helper writes what it prints; without, nobody reads that but the caller.
+            lasting: let it outlive this node; without, it ends with us.
         """
-        return await self._launch(
-            "spawn",
-            key,
-            on_exit,
-            fds,
-            (),
-            pod=pod,
-            argv=list(argv),
-            env=dict(env),
-            uid=uid,
-            cwd=cwd,
-            cgroups=list(cgroups),
-            file_size=file_size,
-            for_gvisor=for_gvisor,
-        )
+        more = _more(output, lasting)
+        try:
+            reply, given = await self._launch(
+                "spawn",
+                key,
+                on_exit,
+                [*fds.values(), *more.values()],
+                pod=pod,
+                numbers=list(fds),
+                more=list(more),
+                log=output.name if output is not None else "",
+                info=info,
+                lasting=lasting is not None,
+                replaces=lasting.replaces if lasting is not None else "",
+                argv=list(argv),
+                env=dict(env),
+                uid=uid,
+                cwd=cwd,
+                cgroups=list(cgroups),
+                file_size=file_size,
+                for_gvisor=for_gvisor,
+            )
+        finally:
+            for name in ("log", "about"):
+                if name in more:
+                    os.close(more[name])
+        return Started(reply["pid"], given[0] if given else None)
 
     async def enter(
         self,
         key: str,
+        pod: str,
         argv: Sequence[str],
         *,
         env: Mapping[str, str],
@@ -310,14 +482,15 @@ class PodNetwork:
         cwd: str | None = None,
         cgroups: Sequence[str] = (),
         file_size: int | None = None,
-    ) -> int:
+    ) -> None:
         """Start a command in all namespaces of the process behind ``pidfd``; otherwise like ``spawn``."""
-        return await self._launch(
+        await self._launch(
             "enter",
             key,
             on_exit,
-            fds,
-            (pidfd, seccomp_fd),
+            [pidfd, seccomp_fd, *fds.values()],
+            pod=pod,
+            numbers=list(fds),
             argv=list(argv),
             env=dict(env),
             uid=uid,
@@ -328,20 +501,26 @@ class PodNetwork:
         )
 
     async def _launch(
-        self, op: str, key: str, on_exit: ExitHandler, fds: Mapping[int, int], extra: Sequence[int], **values: Any
-    ) -> int:
+        self, op: str, key: str, on_exit: ExitHandler, fds: Sequence[int], **values: Any
+    ) -> tuple[Any, list[int]]:
         if key in self._exits:
             raise HelperError(f"a process called {key} runs already")
         self._exits[key] = on_exit
-        passed = [*extra, *fds.values()]
         try:
             with anyio.CancelScope(shield=True):  # a process that was started must not be lost; this takes milliseconds
-                reply, _ = await self.request(op, fds=passed, key=key, numbers=list(fds), **values)
+                answer = await self.request(op, fds=fds, key=key, **values)
         except BaseException:
             self._exits.pop(key, None)
             raise
-        pid: int = reply["pid"]
-        return pid
+        return answer
+
+    async def listen_to(self, key: str, stdout: int, stderr: int) -> None:
+        """Copy what a process prints from now on into two pipes, until it ends; what does not fit is lost to them."""
+        await self.request("listen_to", key=key, fds=[stdout, stderr])
+
+    async def close_input(self, key: str) -> None:
+        """Let a process see the end of its input: the helper holds it open no longer."""
+        await self.request("close_input", key=key)
 
     async def kill(self, key: str, signal_number: int) -> None:
         """Signal a process started here; one that has ended already is left in peace."""
@@ -421,6 +600,26 @@ class PodNetwork:
             await self._refill.wait()
             self._refill = anyio.Event()
             await self._fill_pool()
+
+
+def _more(output: Output | None, lasting: Lasting | None) -> dict[str, int]:
+    """Further descriptors for the helper by name; ``log`` and ``about`` are opened here."""
+    more = dict(output.pipes) if output is not None else {}
+    if lasting is not None and lasting.input is not None:
+        more["input"] = lasting.input
+    if output is not None:
+        more["log"] = os.open(output.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if lasting is not None:
+        more["about"] = memory_file("about", lasting.about)
+    return more
+
+
+def memory_file(name: str, data: bytes) -> int:
+    """A file in memory that holds ``data``; its descriptor, at the beginning and closed on exec."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

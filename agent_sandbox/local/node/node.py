@@ -6,7 +6,8 @@ Flow:
     this one: the embedded control plane has no scheduler.
 Guarantees:
     One worker per Pod UID. When ``run`` has returned, no process, mount or interface of this node exists. After a crash
-    the kernel has removed them already, and the next run starts the containers of Pods that still exist once.
+    the Pods live on in the helper for a while; the next run goes on with those that it finds there, removes what
+    belongs to no Pod any more, and starts what has ended.
 Errors:
     ``IsolationError`` if this machine cannot isolate and the user did not ask for less, ``StateInUseError``.
 """
@@ -24,7 +25,6 @@ import anyio
 import anyio.to_thread
 import msgspec
 import structlog
-from anyio import CapacityLimiter
 from anyio.abc import TaskGroup, TaskStatus
 
 from agent_sandbox.clock import Clock
@@ -46,13 +46,11 @@ from agent_sandbox.local.node.errors import (
     HelperGoneError,
     PodNotRunningError,
     RuntimeUnavailableError,
-    StateInUseError,
 )
 from agent_sandbox.local.node.eviction import DiskUse, DiskWatch
 from agent_sandbox.local.node.firewall import Firewall
 from agent_sandbox.local.node.gvisor_runtime import GVISOR
 from agent_sandbox.local.node.gvisor_trial import GvisorFinder, TrialGround
-from agent_sandbox.local.node.logs import LogThread
 from agent_sandbox.local.node.names import NameServer
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.node_object import NodeObject, node_labels
@@ -63,6 +61,7 @@ from agent_sandbox.local.node.records import NodeDirectory, PodRecord
 from agent_sandbox.local.node.rootfs import RootFiles, build_root_files
 from agent_sandbox.local.node.ruleset import BASE
 from agent_sandbox.local.node.runtime import Runtimes
+from agent_sandbox.local.node.takeover import Takeovers, find_living
 from agent_sandbox.local.node.trial import Machine, network_binds, try_isolation
 from agent_sandbox.local.node.volumes import claim_names
 from agent_sandbox.local.node.worker import PodWorker
@@ -73,9 +72,8 @@ from agent_sandbox_api.core import NAMESPACES, NETWORK_POLICIES, SERVICES
 
 log = structlog.get_logger(__name__)
 
-_LOCK_ATTEMPTS: Final = 100
-_LOCK_PAUSE: Final = 0.05
 _RETRY: Final = 1.0
+_TAKEOVER_PATIENCE: Final = 5.0
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 NO_EGRESS_CONDITION: Final = "EgressUnavailable"
@@ -156,23 +154,22 @@ class Node:
         """
         await anyio.to_thread.run_sync(self._directory.create)
         with ExitStack() as stack:
-            lock = await self._lock()
-            stack.callback(os.close, lock)
+            stack.callback(os.close, await anyio.to_thread.run_sync(self._directory.lock))
             root = await anyio.to_thread.run_sync(build_root_files, self._directory.runtime)
             self._cgroups = await anyio.to_thread.run_sync(find_cgroups, self._directory.root)
             await anyio.to_thread.run_sync(self._image_store.create)
             self._capacity = await anyio.to_thread.run_sync(read_capacity, self._directory.root)
             self._disk = self._watch_disk()
             try:
-                await self._run_on(root, lock, task_status)
+                await self._run_on(root, task_status)
             finally:
                 if self._cgroups is not None:
                     with anyio.CancelScope(shield=True):
                         await anyio.to_thread.run_sync(self._cgroups.remove)
 
-    async def _run_on(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
+    async def _run_on(self, root: RootFiles, task_status: TaskStatus[None]) -> None:
         if not self.options.unisolated:
-            self.machine = await try_isolation(root, self._directory.root, self._clock)
+            self.machine = await try_isolation(root, self._directory.root)
         else:
             self._addresses = AddressPool(BARE_NETWORK)
             log.warning("PODS RUN WITHOUT ISOLATION", reason="started with --unisolated")
@@ -195,7 +192,7 @@ class Node:
             group.start_soon(node.run, self._capacity, name="node: its object")
             assert self._disk is not None, "the caller made it"
             group.start_soon(self._disk.run, partial(self._pressure_changed, node), name="node: disk")
-            await self._generations(root, lock, task_status)
+            await self._generations(root, task_status)
 
     def _watch_disk(self) -> DiskWatch:
         options = self.options
@@ -229,23 +226,12 @@ class Node:
             pressure=self._under_pressure,
         )
 
-    async def _lock(self) -> int:
-        """The lock of the state directory; a killed node's helper may need a moment to end."""
-        for attempt in range(_LOCK_ATTEMPTS):
-            try:
-                return await anyio.to_thread.run_sync(self._directory.lock)
-            except StateInUseError:
-                if attempt == _LOCK_ATTEMPTS - 1:
-                    raise
-                await self._clock.sleep(_LOCK_PAUSE)
-        raise AssertionError("the loop above returns or raises")
-
-    async def _generations(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
+    async def _generations(self, root: RootFiles, task_status: TaskStatus[None]) -> None:
         """One pod network after another: when a helper dies, all Pods died with it and start again."""
         first = True
         while True:
             try:
-                await self._generation(root, lock, task_status if first else anyio.TASK_STATUS_IGNORED)
+                await self._generation(root, task_status if first else anyio.TASK_STATUS_IGNORED)
             except* HelperGoneError as group:
                 if self._context is None:
                     raise
@@ -254,24 +240,26 @@ class Node:
             self._context = None
             await self._clock.sleep(_RETRY)
 
-    async def _generation(self, root: RootFiles, lock: int, task_status: TaskStatus[None]) -> None:
-        logs = LogThread(self._clock)
+    async def _generation(self, root: RootFiles, task_status: TaskStatus[None]) -> None:
         binds = network_binds(root, self._directory.root)
         nft = self.machine.nft if self.machine is not None else ""
-        options = NetworkOptions(binds, nft, BASE, isolated=not self.options.unisolated, lock_fd=lock)
+        options = NetworkOptions(
+            binds,
+            nft,
+            BASE,
+            isolated=not self.options.unisolated,
+            state=self._directory.root,
+            patience=self.options.survival,
+        )
         async with anyio.create_task_group() as group:
             try:
-                group.start_soon(
-                    lambda: anyio.to_thread.run_sync(logs.run, limiter=CapacityLimiter(1)), name="node: logs"
-                )
                 await group.start(self._run_network, options, name="node: pod network")
-                with self._runtimes(logs, root, group) as runtimes:
-                    self._context = self._make_context(runtimes, logs, root)
+                with self._runtimes(root, group) as runtimes:
+                    self._context = self._make_context(runtimes, root)
                     async with anyio.create_task_group() as tasks:
                         await self._follow(tasks, task_status)
             finally:
                 self._network_scope.cancel()
-                logs.stop()
 
     async def _run_network(self, options: NetworkOptions, *, task_status: TaskStatus[None]) -> None:
         """Run the pod network until ``_generation`` ends it: when the node stops, containers get their grace first."""
@@ -279,15 +267,15 @@ class Node:
             await self.network.run(options, task_status=task_status)
 
     @contextmanager
-    def _runtimes(self, logs: LogThread, root: RootFiles, tasks: TaskGroup) -> Iterator[Runtimes]:
+    def _runtimes(self, root: RootFiles, tasks: TaskGroup) -> Iterator[Runtimes]:
         if self.machine is None:
-            yield Runtimes(BareRuntime(self.network, logs, root))
+            yield Runtimes(BareRuntime(self.network, root))
             return
-        with closing(BubblewrapRuntime(self.network, logs, self.machine.walls, root)) as bubblewrap:
-            ground = TrialGround(self.network, logs, root, self._directory, self._addresses, self._clock, tasks)
+        with closing(BubblewrapRuntime(self.network, self.machine.walls, root)) as bubblewrap:
+            ground = TrialGround(self.network, root, self._directory, self._addresses, self._clock, tasks)
             yield Runtimes(bubblewrap, {GVISOR: GvisorFinder(ground).find})
 
-    def _make_context(self, runtimes: Runtimes, logs: LogThread, root: RootFiles) -> NodeContext:
+    def _make_context(self, runtimes: Runtimes, root: RootFiles) -> NodeContext:
         return NodeContext(
             client=self._client,
             clock=self._clock,
@@ -295,7 +283,6 @@ class Node:
             directory=self._directory,
             network=self.network,
             runtimes=runtimes,
-            logs=logs,
             addresses=self._addresses,
             base_environment=root.environment,
             cgroups=self._cgroups,
@@ -317,19 +304,26 @@ class Node:
     async def _follow(self, tasks: TaskGroup, task_status: TaskStatus[None]) -> None:
         """Give every Pod its worker, until cancelled; then stop the containers."""
         self._workers.clear()
-        await self._find_leftovers()
+        living = await self._find_leftovers()
+        if self.network.isolated:
+            tried = anyio.Event()
+            tasks.start_soon(self._egress.run, tried.set, name="node: way out")
+            await tried.wait()
+        for pod, takeovers in living:
+            # Before the first pass of the firewall: the rules under which they live hold until that one.
+            tasks.start_soon(self._run_worker, self._make_worker(pod, takeovers), name=f"pod {pod.key}")
         if self.network.isolated:
             tasks.start_soon(self._firewall.run, name="node: network policy")
             names = NameServer(self._names.resolve, self._firewall.may_ask_outside)
             tasks.start_soon(names.run, *await self.network.listen(DNS_PORT), name="node: names")
-            tried = anyio.Event()
-            tasks.start_soon(self._egress.run, tried.set, name="node: way out")
-            await tried.wait()
         tasks.start_soon(self._reconsider_forever, name="node: refused pods")
         self._tasks = tasks
         try:
-            for pod in self._informer.store.list():
-                self._consider(pod)
+            for stored in self._informer.store.list():
+                self._consider(stored)
+            with anyio.move_on_after(_TAKEOVER_PATIENCE):  # who asks for a command in them must not find them absent
+                for takeover in (entry for _, takeovers in living for entry in takeovers.values()):
+                    await takeover.done.wait()
             task_status.started()
             await anyio.sleep_forever()
         finally:
@@ -337,16 +331,20 @@ class Node:
             with anyio.CancelScope(shield=True):
                 await self._stop_containers()
 
-    async def _find_leftovers(self) -> None:
-        """Remove directories of Pods that are gone, and remember the addresses of those that are not."""
+    async def _find_leftovers(self) -> list[tuple[Pod, Takeovers]]:
+        """Remove what belongs to no Pod, remember the addresses of those that exist; those that live on."""
         records = await anyio.to_thread.run_sync(self._directory.records)
-        known = {pod.metadata.uid for pod in self._informer.store.list()}
-        for uid in records.keys() - known:
+        known = {pod.metadata.uid: pod for pod in self._informer.store.list()}
+        living = await find_living(self.network, known, records, self.options.name)
+        if self._cgroups is not None:
+            await anyio.to_thread.run_sync(self._cgroups.keep_only, [pod.metadata.uid for pod, _ in living])
+        for uid in records.keys() - known.keys():
             await anyio.to_thread.run_sync(self._directory.remove_pod, uid)
             self._addresses.give_back(records[uid].address)
         self._records = {uid: record for uid, record in records.items() if uid in known}
         for record in self._records.values():
             self._addresses.take(record.address)
+        return living
 
     async def _stop_containers(self) -> None:
         async with anyio.create_task_group() as group:
@@ -467,23 +465,30 @@ class Node:
         self._report(pod, "Warning", "FailedScheduling", text)
 
     async def _live(self, pod: Pod) -> None:
-        uid = pod.metadata.uid
+        await self._run_worker(self._make_worker(pod))
+
+    def _make_worker(self, pod: Pod, takeovers: Takeovers | None = None) -> PodWorker:
         record = self._record(pod)
-        latest = self._informer.store.get(pod.metadata.namespace, pod.metadata.name)
-        worker = PodWorker(self._current_context(), pod, record, self._provisioner.open, self._warnings(pod, record))
-        self._workers[uid] = worker
+        warnings = self._warnings(pod, record)
+        worker = PodWorker(self._current_context(), pod, record, self._provisioner.open, warnings, takeovers)
+        self._workers[record.uid] = worker
         self._firewall.touch()
-        if latest is None or latest.metadata.uid != uid:
+        return worker
+
+    async def _run_worker(self, worker: PodWorker) -> None:
+        record = worker.record
+        latest = self._informer.store.get(record.namespace, record.name)
+        if latest is None or latest.metadata.uid != record.uid:
             worker.update(None)
         elif latest.metadata.deleting:
             worker.update(latest.decode())
         try:
             await worker.run()
         except* (ContainerError, HelperError, PodNotRunningError, OSError) as group:
-            log.error("a pod's worker failed; the pod is left as it is", pod=pod.key, exc_info=group)
+            log.error("a pod's worker failed; the pod is left as it is", pod=worker.pod.key, exc_info=group)
         self._addresses.give_back(record.address)
-        self._records.pop(uid, None)
-        del self._workers[uid]
+        self._records.pop(record.uid, None)
+        del self._workers[record.uid]
         self._firewall.touch()
 
     def _record(self, pod: Pod) -> PodRecord:

@@ -1,10 +1,12 @@
 """Pods as this node reads them: the view of the Pod kind that keeps a whole PodSpec, as far as a kubelet needs it."""
 
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from agent_sandbox_api.core.kinds import PodStatusView
+from agent_sandbox_api.core.kinds import ContainerState as ContainerStateView
+from agent_sandbox_api.core.kinds import ContainerStateDetail, ContainerStatusView, PodStatusView
 from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import MetaView, raw_object
 
@@ -238,12 +240,43 @@ class PodSpec(msgspec.Struct, rename="camel", frozen=True):
     security_context: PodSecurity = PodSecurity()
 
 
+class StateDetail(ContainerStateDetail, rename="camel", frozen=True):
+    """Why a container waits or ended, and when it began and did."""
+
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StateView(ContainerStateView, rename="camel", frozen=True):
+    """Exactly one of these is set."""
+
+    waiting: StateDetail | None = None
+    running: StateDetail | None = None
+    terminated: StateDetail | None = None
+
+
+class StatusOfContainer(ContainerStatusView, rename="camel", frozen=True):
+    """What this node wrote of a container, for the node that takes it over."""
+
+    state: StateView = StateView()
+    last_state: StateView = StateView()
+    started: bool | None = None
+
+
+class StatusOfPod(PodStatusView, rename="camel", frozen=True):
+    """What this node wrote of a Pod."""
+
+    container_statuses: tuple[StatusOfContainer, ...] = ()
+    init_container_statuses: tuple[StatusOfContainer, ...] = ()
+    start_time: datetime | None = None
+
+
 class Pod(msgspec.Struct, rename="camel", frozen=True):
     """A Pod with all that this node acts upon."""
 
     metadata: MetaView
     spec: PodSpec = PodSpec()
-    status: PodStatusView = PodStatusView()
+    status: StatusOfPod = StatusOfPod()
 
     @property
     def key(self) -> str:
@@ -261,7 +294,7 @@ class StoredPod(msgspec.Struct, frozen=True):
 
     metadata: MetaView
     spec: msgspec.Raw = msgspec.Raw(b"{}")
-    status: PodStatusView = PodStatusView()
+    status: StatusOfPod = StatusOfPod()
 
     def decode(self) -> Pod:
         """The whole Pod.

@@ -2,7 +2,8 @@
 
 ::
 
-    <state>/lock                      held by the node and its helper while either lives
+    <state>/lock                      held by the node while it lives
+    <state>/helper.*                  socket, lock and log of the helper, which may outlive it (helper_process.py)
     <state>/runtime/<version>/        our part of the root file system (rootfs.py)
     <state>/pods/<uid>/record.json    the Pod: namespace, name, uid, address, host uid
     <state>/pods/<uid>/logs/<container>/<run>.log
@@ -76,10 +77,8 @@ class NodeDirectory:
     def lock(self) -> int:
         """Take the directory for this node; returns the descriptor to close at the end.
 
-        A helper whose node was killed needs some milliseconds to end and keeps the lock until then.
-
         Raises:
-            StateInUseError: another node (or a helper that lives on) has it.
+            StateInUseError: another node has it.
         """
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

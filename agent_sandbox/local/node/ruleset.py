@@ -75,6 +75,9 @@ between Pods, ``leaving`` out of the stack, ``resolvers`` to the name server. Re
 fails at once instead of waiting."""
 
 
+_CHANGING: Final = (("map", "leaving"), ("set", "flows"), ("set", "resolvers"), ("set", "host"))
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the pod network lets through.
@@ -116,6 +119,14 @@ def changes(applied: Rules, wanted: Rules) -> str:
     return "".join(f"{command}\n" for command in commands)
 
 
+def replacement(wanted: Rules) -> str:
+    """The commands, one transaction, after which exactly ``wanted`` holds, whatever held before.
+
+    For the first pass: an earlier node may have left its rules, under which Pods live. They hold until this moment.
+    """
+    return "".join(f"flush {kind} inet pods {name}\n" for kind, name in _CHANGING) + changes(Rules(), wanted)
+
+
 def _leaving(rules: Rules) -> dict[str, str]:
     """Which profile each Pod has; Pods that may connect to the same have the same."""
     return {address: _name(reach) for address, reach in rules.leaving.items() if reach}
@@ -130,8 +141,8 @@ def _profile(name: str, reach: frozenset[Reach]) -> str:
     elements = ", ".join(str(one) for one in sorted(reach))
     return (
         f"add set inet pods {name} {{ type ipv4_addr . inet_proto . inet_service; flags interval; }}\n"
+        f"add chain inet pods {name}\nflush chain inet pods {name}\nflush set inet pods {name}\n"
         f"add element inet pods {name} {{ {elements} }}\n"
-        f"add chain inet pods {name}\n"
         f"add rule inet pods {name} ct direction original ip daddr . meta l4proto . th dport @{name} accept\n"
         f"add rule inet pods {name} ct direction reply ip saddr . meta l4proto . th sport @{name} accept"
     )

@@ -7,23 +7,20 @@ chosen by a Pod's ``runtimeClassName`` and never replaced by a weaker one.
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.bubblewrap import Box
 from agent_sandbox.local.node.cgroups import ControlGroup, Limits
-from agent_sandbox.local.node.errors import RuntimeUnavailableError
-from agent_sandbox.local.node.logs import LogFile
-
-_LOG_END_TIMEOUT: Final = 5.0
-
-ExitHandler = Callable[[int], None]
-"""Called on the event loop with an exit code, once."""
+from agent_sandbox.local.node.errors import HelperError, HelperGoneError, RuntimeUnavailableError
+from agent_sandbox.local.node.network import Ended, ExitHandler, PodNetwork, Survivor
 
 KillCommand = Callable[[], Awaitable[None]]
 """Kills a command inside a container; one that has ended is left in peace."""
@@ -37,28 +34,68 @@ class Launch:
         pod: uid of the Pod, whose network exists already.
         host_uid: uid on the host, or None for the node's own.
         box: the container.
-        log: where its output goes.
+        log: the file to which its output goes; its directory exists.
         bare_directory: its working directory on the host, for the runtime without isolation.
         group: its control group, or None where limits cannot be enforced.
         earlier_oom_kills: how often the kernel had killed a process of that group before; it may be the Pod's.
         pod_uids: uids inside of all containers of the Pod; empty if there is this one only.
         pod_gids: likewise gids.
+        container: its name.
+        run: how often it was started before.
+        ready_port: where its image says that it is ready, if nothing else does.
+        replaces: key of the process of the run before.
     """
 
     pod: str
     host_uid: int | None
     box: Box
-    log: LogFile
+    log: Path
     bare_directory: Path
     group: ControlGroup | None = None
     earlier_oom_kills: int = 0
     pod_uids: frozenset[int] = frozenset()
     pod_gids: frozenset[int] = frozenset()
+    container: str = ""
+    run: int = 0
+    ready_port: int | None = None
+    replaces: str = ""
 
     @property
     def cgroups(self) -> list[str]:
         """What each of its processes joins."""
         return self.group.procs if self.group is not None else []
+
+
+@dataclass(frozen=True)
+class About:
+    """What the next node is told of a process, should this one be killed.
+
+    Attributes:
+        launch: the run to which it belongs.
+        identity: the runtime's own name for it, if it has one.
+        is_container: False for a process that the runtime needs beside the containers.
+    """
+
+    launch: Launch
+    identity: str = ""
+    is_container: bool = True
+
+    def encode(self) -> bytes:
+        """The form in which it waits."""
+        return msgspec.json.encode(self, enc_hook=str)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "About":
+        """Read that form.
+
+        Raises:
+            ValueError: somebody else wrote it.
+        """
+        return msgspec.json.decode(data, type=cls, dec_hook=_decode_path)
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    return kind(value)
 
 
 class ContainerProcess(ABC):
@@ -68,12 +105,21 @@ class ContainerProcess(ABC):
     all it printed is in its log.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, network: PodNetwork, key: str) -> None:
+        """
+        Args:
+            launch: the run.
+            network: where it runs.
+            key: its name there.
+        """
         self.launch = launch
+        self.network = network
+        self.key = key
         self.stdin: int | None = None
         """Where its input is written, or its terminal's other side; None if it has neither, or has ended."""
+        self.said = b""
+        """Once it ended: the beginning of its error output."""
         self._exited = anyio.Event()
-        self._logged = anyio.Event()
         self._code = 0
 
     @property
@@ -81,27 +127,35 @@ class ContainerProcess(ABC):
         """False once it ended."""
         return not self._exited.is_set()
 
-    def did_exit(self, code: int) -> None:
-        """Called on the event loop when it ended."""
-        self._code = code
+    def did_exit(self, ended: Ended) -> None:
+        """Called on the event loop when it ended and its output is complete."""
+        self._code, self.said = ended
         self._exited.set()
-        self.close_stdin()
+        self._close_stdin()
 
-    def close_stdin(self) -> None:
-        """Let it see the end of its input."""
+    def _close_stdin(self) -> None:
         if self.stdin is not None:
             os.close(self.stdin)
             self.stdin = None
 
-    def did_log(self) -> None:
-        """Called on the event loop when its output is complete."""
-        self._logged.set()
+    async def end_input(self) -> None:
+        """Let it see the end of its input."""
+        if self.stdin is not None:
+            self._close_stdin()
+            with suppress(HelperError, HelperGoneError):  # it has ended meanwhile
+                await self.network.close_input(self.key)
+
+    async def listen(self, stdout: int, stderr: int) -> None:
+        """Copy what it prints from now on into two pipes, which belong to the caller; they end as it does.
+
+        Raises:
+            HelperError: it is not known any more.
+        """
+        await self.network.listen_to(self.key, stdout, stderr)
 
     async def wait(self) -> int:
         """The exit code; 128 plus the signal for a killed one."""
         await self._exited.wait()
-        with anyio.move_on_after(_LOG_END_TIMEOUT):
-            await self._logged.wait()
         return self._code
 
     @abstractmethod
@@ -151,6 +205,13 @@ class Runtime(Protocol):
 
         Raises:
             ContainerError: it could not be started.
+        """
+
+    async def adopt(self, survivor: Survivor, about: About) -> ContainerProcess:
+        """Take over a container that an earlier node started, living or ended.
+
+        Raises:
+            ContainerError: something that it needs has ended; it cannot go on.
         """
 
     async def release(self, pod: str) -> None:

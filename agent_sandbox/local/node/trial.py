@@ -15,13 +15,11 @@ from typing import Final
 import anyio
 import structlog
 
-from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, host_uid
 from agent_sandbox.local.node.bubblewrap import Box, Walls
 from agent_sandbox.local.node.bubblewrap_runtime import BubblewrapRuntime
 from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError, IsolationError, NodeError
 from agent_sandbox.local.node.images import PATH
-from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
 from agent_sandbox.local.node.rootfs import RootFiles
 from agent_sandbox.local.node.ruleset import BASE
@@ -80,13 +78,12 @@ def network_binds(root: RootFiles, state_dir: Path) -> dict[str, Path]:
     return binds | ({"python": root.python_prefix} if root.python_prefix is not None else {})
 
 
-async def try_isolation(root: RootFiles, state_dir: Path, clock: Clock) -> Machine:
+async def try_isolation(root: RootFiles, state_dir: Path) -> Machine:
     """Try everything that a Pod needs.
 
     Args:
         root: the root file system of Pods.
         state_dir: the node's state directory; its subdirectories exist.
-        clock: for the log of the trial.
 
     Raises:
         IsolationError: this machine allows no isolation as it is.
@@ -98,7 +95,7 @@ async def try_isolation(root: RootFiles, state_dir: Path, clock: Clock) -> Machi
         with anyio.fail_after(_TIMEOUT):
             async with anyio.create_task_group() as group:
                 await group.start(network.run, options)
-                walls = await _first_working(network, Walls(tools.bwrap), root, state_dir, clock)
+                walls = await _first_working(network, Walls(tools.bwrap), root, state_dir)
                 group.cancel_scope.cancel()
     except TimeoutError as error:
         raise IsolationError(f"the trial of isolation did not end within {_TIMEOUT:.0f} s") from error
@@ -107,12 +104,12 @@ async def try_isolation(root: RootFiles, state_dir: Path, clock: Clock) -> Machi
     return Machine(tools.nft, walls)
 
 
-async def _first_working(network: PodNetwork, walls: Walls, root: RootFiles, state_dir: Path, clock: Clock) -> Walls:
+async def _first_working(network: PodNetwork, walls: Walls, root: RootFiles, state_dir: Path) -> Walls:
     """The walls with all options of a new bubblewrap, or without those that an old one does not know."""
     candidates = (walls, replace(walls, disable_userns=False), replace(walls, disable_userns=False, tmpfs_size=False))
     first_failure = ""
     for number, candidate in enumerate(candidates):
-        failure = await _try_box(network, candidate, root, state_dir, clock, number)
+        failure = await _try_box(network, candidate, root, state_dir, number)
         if not failure:
             return candidate
         first_failure = first_failure or failure
@@ -121,32 +118,24 @@ async def _first_working(network: PodNetwork, walls: Walls, root: RootFiles, sta
     raise IsolationError(f"bubblewrap cannot build its walls here: {first_failure}. {_cure()}; {UNISOLATED}")
 
 
-async def _try_box(
-    network: PodNetwork, walls: Walls, root: RootFiles, state_dir: Path, clock: Clock, number: int
-) -> str:
+async def _try_box(network: PodNetwork, walls: Walls, root: RootFiles, state_dir: Path, number: int) -> str:
     """Start the sandbox's Python behind these walls; what went wrong, or nothing."""
     address, pod = str(ISOLATED_NETWORK[2 + number]), f"trial-{number}"
     await network.create(pod, address)
-    logs = LogThread(clock)
-    runtime = BubblewrapRuntime(network, logs, walls, root)
+    runtime = BubblewrapRuntime(network, walls, root)
     directory = state_dir / "trial"
     argv = ["/opt/agent-sandbox/bin/python3", "-I", "-S", "-c", _CHECK]
     box = Box("trial", argv, {"PATH": PATH, **root.environment}, "/tmp")  # noqa: S108 - the sandbox's own
     uid = host_uid(address, state_dir) if os.geteuid() == 0 else None
-    log_file = LogFile(directory / "trial.log")
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(anyio.to_thread.run_sync, logs.run)
-            try:
-                process = await runtime.start(Launch(pod, uid, box, log_file, directory))
-                code = await process.wait()
-            finally:
-                logs.stop()
+        await anyio.Path(directory).mkdir(exist_ok=True)
+        process = await runtime.start(Launch(pod, uid, box, directory / "trial.log", directory))
+        code = await process.wait()
     finally:
         runtime.close()
         await anyio.to_thread.run_sync(shutil.rmtree, directory, True)
         await network.delete(pod)
-    return "" if code == 0 else log_file.head.decode(errors="replace").strip() or f"exit code {code}"
+    return "" if code == 0 else process.said.decode(errors="replace").strip() or f"exit code {code}"
 
 
 def _explained(group: BaseExceptionGroup[BaseException]) -> BaseException:

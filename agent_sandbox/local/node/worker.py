@@ -1,8 +1,8 @@
 """The life of one Pod on this node, from its first sight to the removal of its last file.
 
 One worker per Pod UID. In: the Pod as the API server has it, again whenever it changes. Out: running containers, the
-Pod's status, its deletion. A worker survives the death of nothing: after a crash of the node a new worker finds the
-record that this one wrote and starts the containers again.
+Pod's status, its deletion. After a crash of the node a new worker goes on with the containers that still live, and
+starts the others again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,18 +19,17 @@ import structlog
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.local.node.admission import refusal
 from agent_sandbox.local.node.claims import ClaimData
-from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts, write_own_files
+from agent_sandbox.local.node.container import KILLED, ContainerRunner, PodParts, Takeover, write_own_files
 from agent_sandbox.local.node.context import NodeContext
 from agent_sandbox.local.node.environment import Facts
 from agent_sandbox.local.node.errors import ContainerError, HelperError, HelperGoneError
 from agent_sandbox.local.node.eviction import EVICTED, DiskUse
 from agent_sandbox.local.node.helper.namespaces import GATEWAY
-from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod
+from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod, StatusOfContainer
 from agent_sandbox.local.node.records import PodRecord, give_tree, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import Runtime
-from agent_sandbox.local.node.status import ContainerState, PodState, Terminated, Waiting, pod_status
+from agent_sandbox.local.node.status import ContainerState, PodState, Running, Terminated, Waiting, pod_status
 from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim_names, is_payload, read_referred
-from agent_sandbox_api.core.kinds import ContainerStatusView
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +48,23 @@ class PodWorker:
     """One Pod."""
 
     def __init__(
-        self, context: NodeContext, pod: Pod, record: PodRecord, open_claim: OpenClaim, warnings: Mapping[str, str]
+        self,
+        context: NodeContext,
+        pod: Pod,
+        record: PodRecord,
+        open_claim: OpenClaim,
+        warnings: Mapping[str, str],
+        takeovers: Mapping[str, Takeover] | None = None,
     ) -> None:
+        """
+        Args:
+            context: the node.
+            pod: the Pod.
+            record: what the node keeps of it.
+            open_claim: finds the data of its claims.
+            warnings: what this machine does not do for it: conditions and their messages.
+            takeovers: containers of an earlier node by name, if the Pod's network still stands; None if it does not.
+        """
         self._context = context
         self.pod = pod
         self.record = record
@@ -61,13 +75,17 @@ class PodWorker:
         self._gone = False
         self._dirty = anyio.Event()
         self._written: dict[str, Any] | None = None
-        self._has_network = False
+        self._has_network = takeovers is not None
+        self._takeovers = dict(takeovers or {})
         self._runtime: Runtime | None = None
         self._failure: tuple[str, str] | None = None
         self._life = anyio.CancelScope()
-        self._started_at = context.clock.now()
+        known = pod.status.start_time if takeovers is not None else None
+        self._started_at = context.clock.now() if known is None else known
         self.runners: dict[str, ContainerRunner] = {}
-        self._states = {entry.name: _first_state(entry, pod) for entry in self._all_containers()}
+        self._states = {
+            entry.name: _first_state(entry, pod, self._takeovers.get(entry.name)) for entry in self._all_containers()
+        }
         self.update(pod)
 
     def _all_containers(self) -> Sequence[Container]:
@@ -240,7 +258,8 @@ class PodWorker:
 
     def _runner(self, parts: PodParts, container: Container, policy: str) -> ContainerRunner:
         changed = partial(self._container_changed, container.name)
-        runner = ContainerRunner(self._context, parts, container, self._states[container.name], policy, changed)
+        state, takeover = self._states[container.name], self._takeovers.pop(container.name, None)
+        runner = ContainerRunner(self._context, parts, container, state, policy, changed, takeover)
         self.runners[container.name] = runner
         return runner
 
@@ -409,17 +428,37 @@ class PodWorker:
         return True
 
 
-def _first_state(container: Container, pod: Pod) -> ContainerState:
-    """The state to begin with: that of a container which a crash of the node ended, if there was one."""
+def _first_state(container: Container, pod: Pod, takeover: Takeover | None) -> ContainerState:
+    """The state to begin with: that of a container of an earlier node, if there was one."""
     state = ContainerState(container.name, container.image)
     statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
     previous = next((entry for entry in statuses if entry.name == container.name), None)
+    if takeover is not None:
+        return _taken_over(state, previous, takeover)
     if previous is None or pod.status.phase in _ENDED:
         return state
     return _after_crash(state, previous, pod)
 
 
-def _after_crash(state: ContainerState, previous: ContainerStatusView, pod: Pod) -> ContainerState:
+def _taken_over(state: ContainerState, previous: StatusOfContainer | None, takeover: Takeover) -> ContainerState:
+    """As its status says, which may have been written before or after its last start."""
+    run = takeover.about.launch.run
+    if previous is None or previous.restart_count != run or previous.state.running is None:
+        return state.with_state(state.state, restart_count=run)
+    running = Running(takeover.started_at)
+    return state.with_state(
+        running, last=_last(previous), restart_count=run, ready=previous.ready, started=bool(previous.started)
+    )
+
+
+def _last(previous: StatusOfContainer) -> Terminated | None:
+    ended = previous.last_state.terminated
+    if ended is None or ended.exit_code is None or ended.finished_at is None:
+        return None
+    return Terminated(ended.exit_code, ended.reason, ended.message, ended.started_at, ended.finished_at)
+
+
+def _after_crash(state: ContainerState, previous: StatusOfContainer, pod: Pod) -> ContainerState:
     if previous.state.waiting is not None:
         return state.with_state(state.state, restart_count=previous.restart_count)
     moment = pod.metadata.creation_timestamp

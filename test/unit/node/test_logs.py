@@ -1,18 +1,27 @@
 """Log files: format, rotation, and reading them back."""
 
 import os
-import threading
+import selectors
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent_sandbox.clock import SystemClock
+from agent_sandbox.local.node.helper.output import LogFile, Output
 from agent_sandbox.local.node.log_reader import LogQuery, read_log, run_files
-from agent_sandbox.local.node.logs import LogFile, LogThread
 from agent_sandbox.testing.clock import VirtualClock
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def log_in(directory: Path, **options: int) -> LogFile:
+    fd = os.open(directory, os.O_PATH)
+    try:
+        return LogFile(fd, "0.log", **options)
+    finally:
+        os.close(fd)
 
 
 async def read(path: Path, **query: object) -> str:
@@ -21,7 +30,7 @@ async def read(path: Path, **query: object) -> str:
 
 
 def test_lines_are_written_as_container_runtimes_do(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "0.log")
+    file = log_in(tmp_path)
     file.append("stdout", b"one\ntw", NOW)
     file.append("stderr", b"oops\n", NOW)
     file.append("stdout", b"o\nrest", NOW + timedelta(seconds=1))
@@ -33,12 +42,11 @@ def test_lines_are_written_as_container_runtimes_do(tmp_path: Path) -> None:
         "2026-01-01T12:00:01.250000000Z stdout F two",
         "2026-01-01T12:00:02.250000000Z stdout F rest",
     ]
-    assert file.head == b"oops\n"
 
 
 async def test_a_line_of_any_length_comes_back_whole(tmp_path: Path) -> None:
     line = b"x" * 100_000 + b"\n"
-    file = LogFile(tmp_path / "0.log")
+    file = log_in(tmp_path)
     file.append("stdout", line, NOW)
     file.finish(NOW)
 
@@ -50,7 +58,7 @@ def _sizes(directory: Path) -> list[int]:
 
 
 async def test_old_output_is_dropped_before_the_files_outgrow_their_bound(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "0.log", max_bytes=1000, keep=2)
+    file = log_in(tmp_path, max_bytes=1000, keep=2)
     for number in range(100):
         file.append("stdout", f"line {number}\n".encode(), NOW)
     file.finish(NOW)
@@ -65,7 +73,7 @@ async def test_old_output_is_dropped_before_the_files_outgrow_their_bound(tmp_pa
 
 
 async def test_a_log_is_cut_by_tail_time_and_bytes(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "0.log")
+    file = log_in(tmp_path)
     for number in range(5):
         file.append("stdout", f"{number}\n".encode(), NOW + timedelta(seconds=number))
     file.finish(NOW)
@@ -80,7 +88,7 @@ async def test_a_log_is_cut_by_tail_time_and_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.virtual_time
 async def test_following_goes_on_until_the_container_ends(tmp_path: Path, virtual_clock: VirtualClock) -> None:
-    file = LogFile(tmp_path / "0.log")
+    file = log_in(tmp_path)
     file.append("stdout", b"a\n", NOW)
     rest = [b"b\n", b"c\n"]
 
@@ -97,40 +105,74 @@ async def test_following_goes_on_until_the_container_ends(tmp_path: Path, virtua
     file.finish(NOW)
 
 
-def test_the_log_thread_says_when_everything_is_written(tmp_path: Path) -> None:
-    logs = LogThread(SystemClock())
-    thread = threading.Thread(target=logs.run)
-    thread.start()
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    ended = threading.Event()
+class Printing:
+    """A process that prints, and the helper's loop that copies what it prints."""
 
-    logs.capture(out_read, err_read, LogFile(tmp_path / "0.log"), ended.set)
-    os.write(out_write, b"hello\n")
-    os.close(out_write)
-    os.close(err_write)
-    assert ended.wait(5)
-    logs.stop()
-    thread.join(5)
+    def __init__(self, directory: Path, ended: Callable[[], None]) -> None:
+        self.selector = selectors.DefaultSelector()
+        out_read, self.out = os.pipe()
+        err_read, self.err = os.pipe()
+        self.output = Output(self.selector, log_in(directory), {"stdout": out_read, "stderr": err_read}, ended)
 
-    assert not thread.is_alive()
-    assert (tmp_path / "0.log").read_text().endswith(" stdout F hello\n")
+    def turn(self) -> None:
+        """One turn of the loop."""
+        for key, _ in self.selector.select(0):
+            key.data(key.fileobj)
 
 
-def test_stopping_the_log_thread_ends_captures_that_are_still_open(tmp_path: Path) -> None:
-    logs = LogThread(SystemClock())
-    thread = threading.Thread(target=logs.run)
-    thread.start()
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    ended = threading.Event()
-    logs.capture(out_read, err_read, LogFile(tmp_path / "0.log"), ended.set)
-    os.write(out_write, b"last words")
+def test_the_end_of_output_is_told_when_everything_is_written(tmp_path: Path) -> None:
+    ended: list[bool] = []
+    process = Printing(tmp_path, lambda: ended.append(True))
 
-    logs.stop()
-    thread.join(5)
+    os.write(process.out, b"hello\n")
+    os.write(process.err, b"oops\n")
+    os.close(process.out)
+    process.turn()
+    process.turn()
+    early = list(ended)
+    os.close(process.err)
+    process.turn()
 
-    assert ended.is_set()
+    assert early == []
+    assert ended == [True]
+    assert process.output.head == b"oops\n"
+    assert {line.split(" ", 1)[1] for line in (tmp_path / "0.log").read_text().splitlines()} == {
+        "stdout F hello",
+        "stderr F oops",
+    }
+
+
+def test_output_that_nobody_waits_for_any_more_is_written_as_far_as_it_came(tmp_path: Path) -> None:
+    ended: list[bool] = []
+    process = Printing(tmp_path, lambda: ended.append(True))
+    os.write(process.out, b"last words")
+    process.turn()
+
+    process.output.abandon()
+
+    assert ended == [True]
     assert (tmp_path / "0.log").read_text().endswith(" stdout F last words\n")
-    os.close(out_write)
-    os.close(err_write)
+    os.close(process.out)
+    os.close(process.err)
+
+
+def test_who_listens_and_does_not_read_loses_what_he_missed_and_nobody_waits(tmp_path: Path) -> None:
+    process = Printing(tmp_path, lambda: None)
+    (slow_out, its_out), (slow_err, its_err) = os.pipe(), os.pipe()
+    process.output.listen(its_out, its_err)
+
+    for _ in range(10):
+        os.write(process.out, b"x" * 30000 + b"\n")
+        process.turn()
+    os.close(process.out)
+    os.close(process.err)
+    process.turn()
+
+    heard = b""
+    while piece := os.read(slow_out, 65536):
+        heard += piece
+    assert 30000 <= len(heard) < 300_000
+    assert os.read(slow_err, 1) == b""
+    assert (tmp_path / "0.log").stat().st_size > 300_000
+    os.close(slow_out)
+    os.close(slow_err)

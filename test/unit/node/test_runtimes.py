@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agent_sandbox.local.node.errors import RuntimeUnavailableError
-from agent_sandbox.local.node.runtime import ContainerProcess, Launch, Runtimes
+from agent_sandbox.local.node.network import Survivor
+from agent_sandbox.local.node.runtime import About, ContainerProcess, Launch, Runtimes
 
 
 class NamedRuntime:
@@ -17,6 +18,9 @@ class NamedRuntime:
         self.name = name
 
     async def start(self, launch: Launch) -> ContainerProcess:
+        raise NotImplementedError
+
+    async def adopt(self, survivor: Survivor, about: About) -> ContainerProcess:
         raise NotImplementedError
 
     async def release(self, pod: str) -> None:

@@ -20,4 +20,4 @@ if __name__ == "__main__":
     _shallow_packages()
     from agent_sandbox.local.node.helper.server import main
 
-    main(int(sys.argv[1]))
+    main(*(int(number) for number in sys.argv[1:]))

@@ -24,8 +24,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
     """Two ends of a new channel, both closed on exec."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        widen(end)
     return ends
+
+
+def widen(end: socket.socket) -> None:
+    """Let a message be as large as the kernel allows."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
 
 
 def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:

@@ -170,6 +170,11 @@ class Router:
         finally:
             linux.setns(self._home, linux.CLONE_NEWNET)
 
+    @property
+    def networks(self) -> dict[str, str]:
+        """Pods that have a network, and their addresses."""
+        return {pod: known.address for pod, known in self._pods.items()}
+
     def netns(self, pod: str) -> int:
         """The descriptor of a Pod's network namespace.
 

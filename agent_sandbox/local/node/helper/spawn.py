@@ -19,6 +19,9 @@ _CONTAINER_NAMESPACES = (
     | linux.CLONE_NEWNET
 )
 
+_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""How many open files programs may have: what we had ourselves, before we took more."""
+
 START_FAILED = 128
 """Exit code of a command that could not be started, as container runtimes report it."""
 
@@ -175,6 +178,7 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
         os._exit(START_FAILED)
     try:
         prepare()
+        resource.setrlimit(resource.RLIMIT_NOFILE, _OPEN_FILES)
         if program.file_size is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (program.file_size, program.file_size))
         linux.place_fds(program.fds)  # last: the wanted numbers may be those of descriptors that prepare() uses

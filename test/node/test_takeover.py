@@ -1,0 +1,302 @@
+"""Pods that outlive a killed node: what the next node finds, goes on with, and ends."""
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from agent_sandbox.kube import KubeClient
+from agent_sandbox.local.apiserver import SqliteJournal
+from agent_sandbox.local.node.helper_process import end_left_behind
+from agent_sandbox.testing.apiserver import InMemoryApiServer
+from agent_sandbox.testing.footprint import take_footprint
+from agent_sandbox_api.core import PODS
+
+RunNode = Callable[..., Any]
+RunVictim = Callable[..., Any]
+MARK = f"3000{os.getpid()}"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.005; done"
+AWAY = 0.6
+
+
+def pod(name: str, script: str, **more: Any) -> dict[str, Any]:
+    spec = {
+        key: more.pop(key) for key in ("restartPolicy", "initContainers", "volumes", "runtimeClassName") if key in more
+    }
+    container = {"name": "main", "image": "localhost/host", "command": ["sh", "-c", f"{script} # {MARK}"], **more}
+    metadata = {"name": name, "labels": {"app": name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
+
+
+def server_of(victim: Any) -> InMemoryApiServer:
+    return InMemoryApiServer(journal=SqliteJournal(victim.database))
+
+
+def client_of(server: InMemoryApiServer) -> KubeClient:
+    return KubeClient(server.transport())
+
+
+async def status_of(server: InMemoryApiServer, name: str) -> dict[str, Any]:
+    status: dict[str, Any] = (await client_of(server).get_object(PODS, name, "default"))["status"]
+    return status
+
+
+def process_of(stack: Any, name: str) -> Any:
+    worker = next(worker for worker in stack.node._workers.values() if worker.pod.metadata.name == name)
+    return worker.runners["main"].process
+
+
+def first_process(helper: int, name: str) -> int:
+    """Process id of a Pod's shell: the child of a child of the helper."""
+    for child in Path(f"/proc/{helper}/task/{helper}/children").read_text().split():
+        for inner in Path(f"/proc/{child}/task/{child}/children").read_text().split():
+            if Path(f"/proc/{inner}/environ").read_bytes().find(f"HOSTNAME={name}\0".encode()) != -1:
+                return int(inner)
+    raise AssertionError(f"no process of {name}")
+
+
+async def test_a_command_goes_on_through_kill_minus_nine_with_all_its_output(
+    run_node: RunNode, run_victim: RunVictim
+) -> None:
+    probes = {"livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}}
+    async with run_victim([pod("one", COUNTER, **probes)]) as victim:
+        await victim.until_ready()
+        pid = first_process(victim.helper, "one")
+        await victim.kill()
+        await anyio.sleep(AWAY)
+
+        async with server_of(victim) as server:
+            before = await status_of(server, "one")
+            async with run_node(server) as stack:
+                await stack.until_ready("one")
+                found = process_of(stack, "one").pid
+                inside = await stack.execute("one", "main", ["sh", "-c", "cat /proc/1/comm; echo $HOSTNAME"])
+                printed = await stack.log("one", "main")
+                after = await status_of(server, "one")
+                await anyio.sleep(1.2)  # a liveness probe or two
+                later = await status_of(server, "one")
+                await stack.delete_pod("one")
+
+    numbers = [int(line) for line in printed.split()]
+    assert found == pid
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 50
+    assert inside.out == b"sh\none\n"
+    assert after["containerStatuses"] == before["containerStatuses"] == later["containerStatuses"]
+    assert (after["podIP"], after["startTime"]) == (before["podIP"], before["startTime"])
+
+
+@pytest.mark.slow
+async def test_how_a_container_ended_meanwhile_is_known_and_it_is_restarted_if_it_should_be(
+    run_node: RunNode, run_victim: RunVictim
+) -> None:
+    dying = "sleep 0.5; echo oops >&2; exit 5"
+    once = {"restartPolicy": "Never"}
+    pods = [pod("once", dying, **once), pod("again", dying), pod("later", "sleep 1; exit 6", **once)]
+    async with run_victim(pods) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        await anyio.sleep(AWAY)
+        async with server_of(victim) as server, run_node(server) as stack:
+            once = await stack.until("once", lambda pod: pod.status.phase == "Failed")
+            later = await stack.until("later", lambda pod: pod.status.phase == "Failed")
+            again = await stack.until("again", lambda pod: pod.status.container_statuses[0].restart_count == 1)
+            said = await stack.log("once", "main")
+
+    assert once.status.container_statuses[0].state.terminated.exit_code == 5
+    assert later.status.container_statuses[0].state.terminated.exit_code == 6
+    assert again.status.container_statuses[0].last_state.terminated.exit_code == 5
+    assert said == "oops\n"
+
+
+@pytest.mark.slow
+async def test_input_and_signals_reach_a_container_that_was_taken_over(
+    run_node: RunNode, run_victim: RunVictim
+) -> None:
+    script = "trap 'echo bye; exit 3' TERM; read line; echo got $line; while :; do sleep 0.01; done"
+    async with run_victim([pod("one", script, stdin=True)]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        async with server_of(victim) as server, run_node(server, stop_grace=5) as stack:
+            await stack.until_ready("one")
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(stack.attach, "one", "main", stdin=b"hello\n"))
+                await stack.until_printed("one", "main", "got hello")
+                group.cancel_scope.cancel()
+            process_of(stack, "one").signal(signal.SIGTERM)
+            again = await stack.until("one", lambda pod: pod.status.container_statuses[0].restart_count == 1)
+
+    assert again.status.container_statuses[0].last_state.terminated.exit_code == 3
+
+
+async def test_policies_hold_all_the_time_and_allowed_connections_are_not_cut(
+    run_node: RunNode, run_victim: RunVictim
+) -> None:
+    serve = (
+        "import socket, threading\n"
+        "def loop(port):\n"
+        "  s = socket.create_server(('0.0.0.0', port))\n"
+        "  while True: threading.Thread(target=echo, args=(s.accept()[0],)).start()\n"
+        "def echo(c):\n"
+        "  while d := c.recv(100): c.sendall(d)\n"
+        "threading.Thread(target=loop, args=(9000,)).start()\n"
+        "loop(9001)\n"
+    )
+    server_pod = pod("server", "true")
+    server_pod["spec"]["containers"][0]["command"] = ["/opt/agent-sandbox/bin/python3", "-c", serve]
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "some"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "server"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": 9000}]}],
+        },
+    }
+    async with run_victim([policy, server_pod]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        async with server_of(victim) as server:
+            address = (await status_of(server, "server"))["podIP"]
+    ask = (
+        f"import socket, time\n"
+        f"def connect(port): return socket.create_connection(('{address}', port), 2)\n"
+        "held = None\n"
+        "while True:\n"
+        "  try:\n"
+        "    held = held or connect(9000); held.sendall(b'x'); held.recv(1); print('ok', flush=True)\n"
+        "  except OSError as e: print('CUT' if held else 'early', e, flush=True); held = None\n"
+        "  try: connect(9001); print('OPEN', flush=True)\n"
+        "  except OSError: pass\n"
+        "  time.sleep(0.002)\n"
+    )
+    client_pod = pod("client", "true")
+    client_pod["spec"]["containers"][0]["command"] = ["/opt/agent-sandbox/bin/python3", "-c", ask]
+    async with run_victim([client_pod], ["client", "server"]) as victim:
+        await victim.until_ready()
+        await anyio.sleep(0.3)
+        await victim.kill()
+        await anyio.sleep(AWAY)
+        async with server_of(victim) as server, run_node(server) as stack:
+            await stack.until_ready("client")
+            await anyio.sleep(0.5)
+            printed = await stack.log("client", "main")
+            restarts = [process_of(stack, name).launch.run for name in ("client", "server")]
+
+    words = [line.split()[0] for line in printed.splitlines()]
+    assert words.count("ok") > 200
+    assert set(words) <= {"ok", "early"}
+    assert words[words.index("ok") :].count("early") == 0
+    assert restarts == [0, 0]
+
+
+@pytest.mark.slow
+async def test_pods_wait_for_the_next_node_no_longer_than_they_are_told_to(
+    run_victim: RunVictim, state_dir: Path
+) -> None:
+    async with run_victim([pod("one", COUNTER)], survival=0.5) as victim:
+        await victim.until_ready()
+        process = os.pidfd_open(first_process(victim.helper, "one"))
+        await victim.kill()
+        try:
+            with anyio.fail_after(10):
+                await anyio.wait_readable(process)
+        finally:
+            os.close(process)
+        assert not await anyio.to_thread.run_sync(end_left_behind, state_dir)
+        shown = await anyio.to_thread.run_sync(take_footprint)
+
+    assert [line for line in shown.processes if MARK in line] == []
+
+
+async def test_what_a_killed_node_left_can_be_ended_without_another(run_victim: RunVictim, state_dir: Path) -> None:
+    async with run_victim([pod("one", COUNTER)]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        ended = await anyio.to_thread.run_sync(end_left_behind, state_dir)
+        shown = await anyio.to_thread.run_sync(take_footprint)
+        again = await anyio.to_thread.run_sync(end_left_behind, state_dir)
+
+    assert (ended, again) == (True, False)
+    assert [line for line in shown.processes if MARK in line] == []
+
+
+@pytest.mark.slow
+async def test_a_node_without_pods_leaves_no_helper(run_victim: RunVictim) -> None:
+    async with run_victim([]) as victim:
+        await victim.until_ready()
+        helper = os.pidfd_open(victim.helper)
+        await victim.kill()
+        try:
+            with anyio.fail_after(10):
+                await anyio.wait_readable(helper)
+        finally:
+            os.close(helper)
+
+
+@pytest.mark.slow
+async def test_a_pod_that_was_being_deleted_does_not_go_on(run_node: RunNode, run_victim: RunVictim) -> None:
+    async with run_victim([pod("one", f"trap '' TERM; {COUNTER}"), pod("two", COUNTER)]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        async with server_of(victim) as server:
+            client = client_of(server)
+            one = await client.get(PODS, "one", "default")
+            await client.delete(PODS, "one", "default", uid=one.metadata.uid, grace_period_seconds=1000)
+            async with run_node(server) as stack:
+                await stack.until_gone("one")
+                await stack.until_ready("two")
+                shown = await anyio.to_thread.run_sync(take_footprint)
+
+    running = [line for line in shown.processes if MARK in line and " -- sh" in line]
+    assert len(running) == 1
+
+
+@pytest.mark.slow
+async def test_a_helper_that_was_set_up_for_something_else_is_not_taken_over(
+    run_node: RunNode, run_victim: RunVictim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_victim([pod("one", COUNTER)]) as victim:
+        await victim.until_ready()
+        pid = first_process(victim.helper, "one")
+        await victim.kill()
+        monkeypatch.setattr("agent_sandbox.local.node.network.source_digest", lambda: "of a later version")
+        async with server_of(victim) as server, run_node(server) as stack:
+            await stack.until("one", lambda pod: pod.ready and pod.status.container_statuses[0].restart_count == 1)
+            found = process_of(stack, "one").pid
+            lives = await anyio.Path(f"/proc/{pid}/exe").exists()  # a zombie, which init has not reaped yet, has none
+
+    assert found != pid
+    assert not lives
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("seed", range(12))
+async def test_killed_at_any_moment_of_a_start_each_pod_runs_once(
+    run_node: RunNode, run_victim: RunVictim, seed: int
+) -> None:
+    first = {"name": "first", "image": "localhost/host", "command": ["sh", "-c", "sleep 0.02"]}
+    pods = [pod(f"pod-{number}", COUNTER, initContainers=[first]) for number in range(4)]
+    async with run_victim(pods, []) as victim:
+        await victim.until_created()
+        await anyio.sleep(seed * 0.025)
+        await victim.kill()
+        async with server_of(victim) as server, run_node(server) as stack:
+            present = [entry.metadata.name for entry in (await client_of(server).list(PODS)).items]
+            for name in present:
+                await stack.until_ready(name)
+            shown = await anyio.to_thread.run_sync(take_footprint)
+            running = [line for line in shown.processes if MARK in line and " -- sh" in line]
+            for name in present:
+                await stack.delete_pod(name)
+            left = [line for line in (await anyio.to_thread.run_sync(take_footprint)).processes if MARK in line]
+
+    assert len(running) == len(present)
+    assert left == []
