@@ -87,8 +87,8 @@ def up(
 ) -> None:
     """Start the stack. Objects of an earlier run are there again, and their sandboxes start again.
 
-    In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time. Sandboxes of a stack that was
-    killed go on for a while (--survive), and this one takes them over as they are: processes, output, addresses.
+    In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time. Sandboxes of a stack that
+    was killed go on for a while (--survive), and this one takes them over as they are: processes, output, addresses.
     """
     directory = stack_directory(name, state_dir)
     announce: Callable[[StackRecord], None] = (lambda _: None) if quiet else functools.partial(_announce, name)
