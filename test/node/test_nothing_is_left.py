@@ -89,7 +89,6 @@ async def test_a_node_that_stops_takes_its_processes_with_it_and_keeps_its_pods(
 
 async def test_two_nodes_do_not_work_in_one_state_directory(run_node: RunNode, monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_node():
-        monkeypatch.setattr("agent_sandbox.local.node.node._LOCK_ATTEMPTS", 2)
         with pytest.raises(ExceptionGroup) as caught:
             async with run_node():
                 raise AssertionError("the second node started")
