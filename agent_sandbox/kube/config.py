@@ -18,8 +18,10 @@ from agent_sandbox.kube.credentials import Credentials, StaticToken, TokenFile
 from agent_sandbox.kube.errors import ConfigError
 from agent_sandbox.kube.http import AiohttpTransport
 
-_MISSHAPEN: Final = (KeyError, ValueError, TypeError, AttributeError)
-"""What the library raises for a file that is YAML, but no kubeconfig."""
+_LIBRARY_FAILURES: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What the library raises beside its own exception: a plugin that cannot be run, a file that is YAML, but no
+kubeconfig.
+"""
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -129,13 +131,13 @@ async def _kubeconfig_transport(kubeconfig: str | Path | None, context: str | No
             client_configuration=configuration,
             persist_config=False,
         )
-    except (library.config.ConfigException, yaml.YAMLError, OSError, *_MISSHAPEN) as error:
+    except (library.config.ConfigException, yaml.YAMLError, *_LIBRARY_FAILURES) as error:
         wanted = f", context {context}" if context else ""
         raise ConfigError(f"the kubeconfig {source}{wanted} cannot be used: {error}") from error
     tls = await anyio.to_thread.run_sync(_tls_of, configuration)
     return AiohttpTransport(
         configuration.host,
-        credentials=_LibraryCredentials(loader, configuration),
+        credentials=_LibraryCredentials(loader, configuration, source, library.config.ConfigException),
         tls=tls,
         proxy=configuration.proxy or None,
         server_hostname=configuration.tls_server_name or None,
@@ -162,27 +164,33 @@ def _tls_of(configuration: Any) -> ssl.SSLContext | None:
 
 
 class _LibraryCredentials:
-    """Asks kubernetes_asyncio, whose refresh hook knows exec plugins and when their tokens expire."""
+    """Asks kubernetes_asyncio, which knows exec plugins, providers of clouds, and files of tokens."""
 
-    def __init__(self, loader: Any, configuration: Any) -> None:
+    def __init__(self, loader: Any, configuration: Any, source: str, failure: type[Exception]) -> None:
         self._loader = loader
         self._configuration = configuration
+        self._source = source
+        self._failure = failure
         self._lock = anyio.Lock()
 
     async def authorization(self) -> str | None:
-        """The header's value; an expired token is replaced first."""
-        hook = self._configuration.refresh_api_key_hook
-        if hook is not None:
-            async with self._lock:
-                await hook(self._configuration)
+        """The header's value; that a token has expired is learnt from the server's 401."""
         return self._header()
 
     async def refresh(self) -> bool:
-        """Run the plugin, or read the file, again."""
+        """Run the plugin, or read the file, again.
+
+        Raises:
+            ConfigError: the plugin fails, or the file cannot be used any more.
+        """
         before = self._header()
         async with self._lock:
             if self._header() == before:  # else another request has refreshed meanwhile
-                await self._loader.load_and_set(self._configuration)
+                try:
+                    await self._loader.load_and_set(self._configuration)
+                except (self._failure, *_LIBRARY_FAILURES) as error:
+                    # Not the library's own exception: watchers and controllers retry what is a KubeError.
+                    raise ConfigError(f"the credentials of {self._source} cannot be renewed: {error}") from error
         return self._header() != before
 
     def _header(self) -> str | None:

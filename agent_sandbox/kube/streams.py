@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import anyio
-from anyio.abc import SocketStream, TaskGroup
+from anyio.abc import SocketStream, TaskGroup, UNIXSocketStream
 
 from agent_sandbox.kube.client import KubeClient
 from agent_sandbox.kube.errors import KubeError
@@ -106,16 +106,14 @@ class PortForwarder:
 
 async def _carry(websocket: aiohttp.ClientWebSocketResponse, end: socket.socket) -> None:
     """Carry bytes both ways until either side closes."""
-    async with await _stream(end) as local, _closing(websocket), anyio.create_task_group() as tasks:
+    async with (
+        await UNIXSocketStream.from_socket(end) as local,
+        _closing(websocket),
+        anyio.create_task_group() as tasks,
+    ):
         tasks.start_soon(_upload, local, websocket, tasks, name="port-forward upload")
         await _download(websocket, local)
         tasks.cancel_scope.cancel()
-
-
-async def _stream(end: socket.socket) -> SocketStream:
-    from anyio.abc import UNIXSocketStream
-
-    return await UNIXSocketStream.from_socket(end)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Which labels and annotations a claim may put on its Pod, and the metadata that results.
 
 Labels select: NetworkPolicies, Services and quotas go by them. A claim may therefore set labels of allowed domains
-only. Annotations configure meshes and schedulers: those of Kubernetes' and our own domains are refused.
+only. Annotations configure meshes, networks and schedulers: those of domains whose readers do so are refused, and our
+own.
 """
 
 import re

@@ -63,6 +63,26 @@ async def test_an_exec_plugin_is_asked_for_the_token_and_again_after_401(tmp_pat
     assert await authorization(client.transport) == "Bearer token-2"
 
 
+async def test_an_exec_plugin_that_fails_later_is_an_error_of_ours_which_watchers_and_controllers_retry(
+    tmp_path: Path,
+) -> None:
+    plugin = tmp_path / "plugin"
+    status = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"one"}}'
+    plugin.write_text(f"#!/bin/sh\necho '{status}'\n")
+    plugin.chmod(0o755)
+    execute = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    client = await connect(write_kubeconfig(tmp_path / "config", {"exec": execute}))
+    assert isinstance(client.transport, AiohttpTransport)
+    assert await authorization(client.transport) == "Bearer one"
+
+    plugin.write_text("#!/bin/sh\necho 'log in again' >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match=r"credentials of .*config cannot be renewed"):
+        await client.transport._credentials.refresh()
+    plugin.unlink()
+    with pytest.raises(ConfigError, match=r"credentials of .*config cannot be renewed"):
+        await client.transport._credentials.refresh()
+
+
 async def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         await connect(tmp_path / "nowhere")
