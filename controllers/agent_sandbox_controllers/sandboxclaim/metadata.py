@@ -29,8 +29,24 @@ RESTRICTED_DOMAINS: Final = (
     "cni.cncf.io",
     "karpenter.sh",
     "keda.sh",
+    "opentelemetry.io",  # injects programs
+    "dapr.io",
+    "hashicorp.com",  # Vault and Consul inject secrets and sidecars
+    "amazonaws.com",  # kube2iam and kiam give out the role that a Pod names
+    "gke.io",
+    "azure.workload.identity",
 )
 """Annotation domains (with subdomains) that a claim may not use: their readers change what a Pod runs or reaches."""
+
+RESTRICTED_PREFIXES: Final = (
+    "dev.gvisor.",
+    "io.containerd.",
+    "io.katacontainers.",
+    "io.kubernetes.",  # CRI-O
+    "org.systemd.property.",  # runc and crun: properties of the container's unit
+    "run.oci.",
+)
+"""Annotations without a domain that a claim may not use: container runtimes take settings of the wall from them."""
 
 
 def metadata_trouble(claim: SandboxClaim, allowed_domains: Sequence[str]) -> Trouble | None:
@@ -74,6 +90,8 @@ def _annotation_fault(key: str) -> str:
     domain, _, _ = key.rpartition("/")
     if key != ANNOTATION_SAFE_TO_EVICT and domain and _within(domain, RESTRICTED_DOMAINS):
         return f'domain "{domain}" is reserved for the system'
+    if key.startswith(RESTRICTED_PREFIXES):
+        return "it is reserved for container runtimes"
     return ""
 
 

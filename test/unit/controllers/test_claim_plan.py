@@ -394,7 +394,20 @@ def test_defect_35_and_48_a_bound_sandbox_that_vanished_is_never_replaced_silent
 
 
 @pytest.mark.parametrize(
-    "key", ["sidecar.istio.io/inject", "karpenter.sh/do-not-disrupt", "linkerd.io/inject", "kueue.x-k8s.io/queue-name"]
+    "key",
+    [
+        "sidecar.istio.io/inject",
+        "karpenter.sh/do-not-disrupt",
+        "linkerd.io/inject",
+        "kueue.x-k8s.io/queue-name",
+        "iam.amazonaws.com/role",
+        "vault.hashicorp.com/agent-inject",
+        "instrumentation.opentelemetry.io/inject-python",
+        "dev.gvisor.flag.debug",
+        "io.katacontainers.config.hypervisor.kernel_params",
+        "io.kubernetes.cri-o.Devices",
+        "org.systemd.property.DeviceAllow",
+    ],
 )
 def test_defect_13_annotations_that_steer_other_controllers_are_refused(make: Any, key: str) -> None:
     observed = make.claim(claim={"additionalPodMetadata": {"annotations": {key: "x"}}})
