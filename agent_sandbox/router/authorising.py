@@ -35,7 +35,7 @@ from agent_sandbox.router.errors import (
 from agent_sandbox.router.options import AuthzMode, RouterOptions
 from agent_sandbox.router.reviewing import Reviewer
 from agent_sandbox.router.routing import Route
-from agent_sandbox.router.tokens import SCOPED_TOKEN_PREFIX, TokenKeys
+from agent_sandbox.router.tokens import SCOPED_TOKEN_PREFIX, TokenKeys, glance
 from agent_sandbox_api.access import ACCESS_TOKEN_PREFIX, AccessToken, AccessTokenError
 
 REMEMBERED_TOKENS: Final = 4096
@@ -118,6 +118,23 @@ class Authoriser:
         if self._reviewer is not None:
             return await self._by_review(self._reviewer, token, route)
         raise UnauthenticatedError("Invalid token.")
+
+    def is_for(self, credential: str | None, namespace: str, identifier: str) -> bool:
+        """Whether a credential says that it is for this sandbox. That is no right: `authorise` finds out about it."""
+        _, _, token = (credential or "").partition(" ")
+        try:
+            named = self._named_by(token.strip())
+            holder = self._directory.holder(namespace, identifier)
+        except (UnauthenticatedError, NotFoundError):
+            return False
+        return named == (holder.namespace, holder.name)
+
+    def _named_by(self, token: str) -> tuple[str, str] | None:
+        if token.startswith(ACCESS_TOKEN_PREFIX):
+            access = self._read(token)
+            return access.namespace, access.name
+        scope = glance(token)
+        return None if scope is None else (scope.namespace, scope.name)
 
     async def _find(self, route: Route) -> Holder:
         return await self._directory.find(route.namespace, route.identifier, wait_unknown=self._wait)

@@ -40,6 +40,7 @@ class Route:
         base: the path below which the sandbox is for a browser; empty unless the path named the sandbox.
         prefix: what was taken from the front of the target: `base`, or nothing if the sandbox's program knows it.
         browser: whether host or path named the sandbox, as browsers do it; then a cookie may carry the credential.
+        ambiguous: whether the host can mean another sandbox as well. Only who has a right to this one may learn that.
     """
 
     namespace: str
@@ -50,18 +51,22 @@ class Route:
     base: bytes = b""
     prefix: bytes = b""
     browser: bool = False
+    ambiguous: bool = False
 
 
 Known = Callable[[str, str], bool]
-"""Tells whether a namespace has a claim or Sandbox of that name."""
+"""Tells whether a namespace has a claim or Sandbox of that name, or whether that one is meant."""
 
 
-def read_route(head: RequestHead, *, domain: str | None = None, known: Known = lambda *_: False) -> Route:
+def read_route(
+    head: RequestHead, *, domain: str | None = None, known: Known = lambda *_: False, meant: Known = lambda *_: False
+) -> Route:
     """The route of a request: by its headers, else by its host, else by its path.
 
     Args:
         domain: ``<port>-<sandbox>-<namespace>.<domain>`` names a sandbox; None turns this off.
         known: decides which of several readings of such a host is meant.
+        meant: decides it where several are known: what the request's credential is for.
 
     Raises:
         BadRequestError: nothing names a sandbox, or a header is repeated or malformed.
@@ -70,7 +75,7 @@ def read_route(head: RequestHead, *, domain: str | None = None, known: Known = l
     if identifier:
         return _by_headers(head, identifier)
     if domain is not None and (label := _label_before(domain, text_of(head, b"host"))) is not None:
-        return _by_host(head, label, known)
+        return _by_host(head, label, known, meant)
     if (match := _PATH.match(head.target)) is not None:
         return _by_path(head, match)
     raise BadRequestError("X-Sandbox-ID header is required.")
@@ -97,8 +102,10 @@ def _label_before(domain: str, host: str | None) -> str | None:
     return name.lower().removesuffix(suffix) if name.lower().endswith(suffix) else None
 
 
-def _by_host(head: RequestHead, label: str, known: Known) -> Route:
-    """Read ``<port>-<sandbox>-<namespace>``. Names may contain hyphens: what exists decides, if it is one thing."""
+def _by_host(head: RequestHead, label: str, known: Known, meant: Known) -> Route:
+    """Read ``<port>-<sandbox>-<namespace>``. Names may contain hyphens: what exists decides, if it is one thing, else
+    the credential: nobody must be able to block a sandbox by another one's name.
+    """
     port, _, rest = label.partition("-")
     readings = [(rest[:at], rest[at + 1 :]) for at, letter in enumerate(rest) if letter == "-"]
     readings = [(name, namespace) for name, namespace in readings if _LABEL.match(name) and _LABEL.match(namespace)]
@@ -106,9 +113,11 @@ def _by_host(head: RequestHead, label: str, known: Known) -> Route:
         raise BadRequestError("Invalid host format: <port>-<sandbox>-<namespace> is expected before the domain.")
     existing = [(name, namespace) for name, namespace in readings if known(namespace, name)]
     if len(existing) > 1:
-        raise BadRequestError("Ambiguous host: more than one sandbox can be meant; use the path or the headers.")
+        existing = [(name, namespace) for name, namespace in existing if meant(namespace, name)] or existing
     name, namespace = existing[0] if existing else readings[-1]
-    return Route(namespace, name, _port(port), _timeout(text_of(head, TIMEOUT)), head.target, browser=True)
+    timeout = _timeout(text_of(head, TIMEOUT))
+    ambiguous = len(existing) > 1
+    return Route(namespace, name, _port(port), timeout, head.target, browser=True, ambiguous=ambiguous)
 
 
 def _by_path(head: RequestHead, match: "re.Match[bytes]") -> Route:

@@ -24,6 +24,7 @@ from agent_sandbox.router.browser import Invitation, cookie_token, invitation, i
 from agent_sandbox.router.control import serve_control, url_of
 from agent_sandbox.router.directory import AsleepError, Directory, Holder, Target
 from agent_sandbox.router.errors import (
+    BadRequestError,
     BrokenError,
     ForbiddenError,
     HeadTooLargeError,
@@ -242,7 +243,12 @@ class Router:
         """Serve a request that is none for ourselves."""
         exchange: Exchange | None = None
         try:
-            route = read_route(head, domain=self.options.domain, known=self._directory.knows)
+            route = read_route(
+                head,
+                domain=self.options.domain,
+                known=self._directory.knows,
+                meant=lambda namespace, name: self._authoriser.is_for(_shown(head), namespace, name),
+            )
             if route.browser and (link := invitation(head)) is not None:
                 wire.write(await self._accept(link, route, head, visit))
                 visit.status = 302
@@ -323,6 +329,8 @@ class Router:
     async def _authorise(self, credential: str | None, route: Route, visit: Visit) -> Admission:
         admission = await self._authoriser.authorise(credential, route)
         visit.admitted(admission.holder)
+        if route.ambiguous:
+            raise BadRequestError("Ambiguous host: more than one sandbox can be meant; use the path or the headers.")
         return admission
 
     async def _exchange(self, exchange: Exchange, route: Route, holder: Holder) -> After:
@@ -448,6 +456,13 @@ async def serve(
             await router.serve(task_status=task_status)
         finally:
             followed.cancel()
+
+
+def _shown(head: RequestHead) -> str | None:
+    """Whatever credential a request of a browser brings."""
+    link = invitation(head)
+    token = link.token if link is not None else cookie_token(head)
+    return text_of(head, AUTHORIZATION) or (f"Bearer {token}" if token is not None else None)
 
 
 def _trace_context(head: RequestHead) -> dict[str, str]:

@@ -201,3 +201,32 @@ async def test_cookie_does_not_count_for_the_pages_of_another_origin(
         request = by_path_and_cookie("a", a.port, token(key, "a"))
 
         assert status_of(await place.ask(request.replace(b"Host: f\r\n", b"Host: f\r\n" + headers))) == status
+
+
+@pytest.mark.parametrize("route", [by_host, by_host_and_cookie])
+async def test_nobody_blocks_a_host_by_a_sandbox_whose_name_reads_alike(run_router: Any, route: Any) -> None:
+    """The host can mean another one as well: the credential says which, and a stranger learns nothing."""
+    key = AccessKey.generate()
+    async with run_router(domain="box.example", **CLAIM_KEY, wait_unknown=0.05) as place:
+        box = await place.claimed(greet, "x-b", key)
+        before = [await place.ask(route("x-b", box.port, credential)) for credential in ("", "rubbish")]
+        place.learn_of_sandbox("x", "b-default")
+        after = [await place.ask(route("x-b", box.port, credential)) for credential in ("", "rubbish")]
+        answer = await place.ask(route("x-b", box.port, token(key, "x-b")))
+        foreign = await place.ask(route("x-b", box.port, token(AccessKey.generate(), "x-b")))
+
+    assert status_of(answer) == 200
+    assert [status_of(each) for each in after] == [status_of(each) for each in before] == [401, 401]
+    assert status_of(foreign) == 403
+    assert box.visits == 1
+
+
+async def test_a_link_to_a_host_that_reads_alike_is_accepted(run_router: Any) -> None:
+    key = AccessKey.generate()
+    async with run_router(domain="box.example", **CLAIM_KEY) as place:
+        box = await place.claimed(greet, "x-b", key)
+        place.learn_of_sandbox("x", "b-default")
+        link = by_host("x-b", box.port, "none").replace(b"X-Sandbox-Authorization: Bearer none\r\n", b"")
+        query = f"/?agent-sandbox-token={token(key, 'x-b')} HTTP".encode()
+
+        assert status_of(await place.ask(link.replace(b"/ HTTP", query, 1))) == 302
