@@ -1,7 +1,7 @@
 """The bench that scenarios work on: a namespace with a template and a pool, watches, meters, and a way back to rest."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -203,15 +203,14 @@ class Bench:
         """Merge a change into an object."""
         return await self.client.patch(resource, name, MergePatch(patch), self.namespace)
 
-    async def within_patience(self, waiting: Any, otherwise: str) -> float:
+    async def within_patience(self, waiting: Awaitable[float], otherwise: str) -> float:
         """Await a moment.
 
         Raises:
             BenchError: it did not come in time.
         """
         with anyio.move_on_after(self.sizes.patience):
-            moment: float = await waiting
-            return moment
+            return await waiting
         await self.subject.read()  # tells why, if the controllers have ended
         raise BenchError(f"{otherwise} after {self.sizes.patience:.0f} s in namespace {self.namespace}")
 

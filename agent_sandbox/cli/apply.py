@@ -1,6 +1,7 @@
 """`agent-sandbox apply`: server-side apply for people without kubectl."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ async def _apply_all(
     namespace: str,
     wait: bool,
     timeout: float,
-    say: Any,
+    say: Callable[[str], object],
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
@@ -99,7 +100,10 @@ async def find_resource(client: KubeClient, api_version: str, kind: str) -> Reso
 
 
 async def wait_until_ready(
-    client: KubeClient, applied: list[tuple[Resource[MetaOnlyView], MetaView]], timeout: float, say: Any
+    client: KubeClient,
+    applied: list[tuple[Resource[MetaOnlyView], MetaView]],
+    timeout: float,
+    say: Callable[[str], object],
 ) -> None:
     """Wait for the Ready condition of every object that will have one.
 

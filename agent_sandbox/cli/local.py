@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import click
@@ -18,6 +18,9 @@ from agent_sandbox.cli.stack_options import stack_directory, stack_options
 from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import LocalError, PortInUseError, StackNotRunningError
 from agent_sandbox.local.state import StackRecord
+
+if TYPE_CHECKING:
+    from agent_sandbox.local.stack import StackOptions
 
 _PORT: Final = click.IntRange(1, 65535)
 
@@ -139,7 +142,7 @@ def _require_free(port: int | None, what: str, option: str) -> None:
             raise PortInUseError(what, port or 0, option, zero_is_free=False) from error
 
 
-def _run_here(options: Any, metrics_port: int | None, announce: Any) -> None:
+def _run_here(options: "StackOptions", metrics_port: int | None, announce: Callable[[StackRecord], None]) -> None:
     from agent_sandbox.cli.controllers import run_controllers
     from agent_sandbox.cli.eventloop import run_until_signalled
     from agent_sandbox.local.stack import run_stack

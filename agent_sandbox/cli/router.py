@@ -5,9 +5,9 @@ import functools
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import click
@@ -43,8 +43,10 @@ _LIMITS: Final = (
     ("burst", int, "Requests that may come at once after a rest, with --max-rate."),
 )
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def _limit_options(function: Any) -> Any:
+
+def _limit_options(function: F) -> F:
     for name, kind, text in reversed(_LIMITS):
         default = _OPTIONS[name].default
         flag = f"--{name.replace('_', '-')}"

@@ -116,9 +116,3 @@ class EmbeddedMetadata(ApiModel):
 
     labels: dict[str, str] | None = Field(default=None, description="Labels of what is made from this.")
     annotations: dict[str, str] | None = Field(default=None, description="Annotations of what is made from this.")
-
-
-class NamedEmbeddedMetadata(EmbeddedMetadata):
-    """Metadata of a template whose product also needs a name of its own."""
-
-    name: str = Field(description="Name of the template; the product's name is made from it.", min_length=1)

@@ -20,7 +20,6 @@ LABEL_LAUNCH_TYPE: Final = "agents.x-k8s.io/launch-type"
 LABEL_CREATED_BY: Final = "agents.x-k8s.io/created-by"
 
 # Annotations
-ANNOTATION_SANDBOX_NAME: Final = "agents.x-k8s.io/sandbox-name"
 ANNOTATION_POD_NAME: Final = "agents.x-k8s.io/pod-name"
 ANNOTATION_TEMPLATE_REF: Final = "agents.x-k8s.io/sandbox-template-ref"
 ANNOTATION_PROPAGATED_LABELS: Final = "agents.x-k8s.io/propagated-labels"

@@ -17,7 +17,6 @@ class ListMetaView(msgspec.Struct, rename="camel", frozen=True):
 
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
-    remaining_item_count: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """By what the stores can be asked, beyond names: declared once, registered before the caches fill."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,7 +15,7 @@ from agent_sandbox_api.extensions.v1alpha1 import (
     SandboxWarmPoolView,
 )
 from agent_sandbox_api.names import ANNOTATION_POD_NAME, EXTENSIONS_GROUP, LABEL_CLAIM_UID, LABEL_WARM_POOL
-from agent_sandbox_api.views import MetaView
+from agent_sandbox_api.views import MetaView, View
 from agent_sandbox_controllers.blueprint import glance, sandbox_hash
 from agent_sandbox_controllers.object_names import volume_claim_name
 from agent_sandbox_controllers.sandboxwarmpool.members import is_ready
@@ -67,13 +67,13 @@ def owner_value(owner: MetaView) -> str:
     return f"{owner.namespace}/{owner.uid}"
 
 
-def by_owner(view: Any) -> Iterable[str]:
+def by_owner(view: View) -> Iterable[str]:
     """The controller."""
     controller = view.metadata.controller
     return (f"{view.metadata.namespace}/{controller.uid}",) if controller is not None else ()
 
 
-def by_template(view: Any) -> Iterable[str]:
+def by_template(view: View) -> Iterable[str]:
     """The template's identity."""
     value = view.metadata.labels.get(LABEL_TEMPLATE_ID)
     return (value,) if value else ()

@@ -4,7 +4,6 @@ A pass computes the whole status; only what differs is sent, nothing if nothing 
 resourceVersion: a status computed from a stale object is refused by the server instead of overwriting a newer one.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -51,8 +50,3 @@ def status_change(resource: Resource[Any], target: MetaView, old: Status, new: S
 
 def _is_set(value: object) -> bool:
     return value is not None and value not in ([], (), {}, "")
-
-
-def as_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy of labels or annotations that may be unset."""
-    return dict(labels or {})

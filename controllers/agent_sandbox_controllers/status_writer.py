@@ -1,24 +1,38 @@
 """Writes statuses of one kind: only differences, only when they are worth a write, only over the version looked at."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
 
 from agent_sandbox_api.resource import Resource
+from agent_sandbox_api.views import View
 from agent_sandbox_controllers.actions import Writer, perform
 from agent_sandbox_controllers.holding import WriteHold
 from agent_sandbox_controllers.status import Status, status_change, status_json
 from agent_sandbox_controllers.urgency import new_obstacle, readiness_changes, urgency_of
 
 
-class StatusWriter:
+class StatusView(View, Protocol):
+    """A view of a kind that has a status."""
+
+    @property
+    def status(self) -> msgspec.Struct:
+        """Its status."""
+
+
+S = TypeVar("S", bound=StatusView)
+
+
+class StatusWriter(Generic[S]):
     """The statuses of one kind whose conditions include Ready."""
 
     def __init__(
         self,
         client: Writer,
-        resource: Resource[Any],
+        resource: Resource[S],
         delays: Sequence[float],
-        on_obstacle: Callable[[Any, str, str], None] | None = None,
+        on_obstacle: Callable[[S, str, str], None] | None = None,
     ) -> None:
         """
         Args:
@@ -32,7 +46,7 @@ class StatusWriter:
         self._on_obstacle = on_obstacle
         self._hold = WriteHold(delays)
 
-    async def write(self, view: Any, status: Status, now: float, delays: Sequence[float] = ()) -> float | None:
+    async def write(self, view: S, status: Status, now: float, delays: Sequence[float] = ()) -> float | None:
         """Bring an object's status up to date.
 
         Args:

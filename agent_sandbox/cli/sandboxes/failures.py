@@ -14,7 +14,7 @@ status   means
 =======  ==========================================================================================================
 """
 
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -92,6 +92,6 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def show(error: Any) -> None:
+def show(error: Exception) -> None:
     """Show an error without ending, for verbs that go on with the next name."""
     click.echo(f"Error: {error}", err=True)

@@ -17,7 +17,6 @@ from agent_sandbox.local.node.rootfs import RootFiles
 ARGS_FD: Final = 10
 SECCOMP_FD: Final = 11
 INFO_FD: Final = 12
-FIRST_MOUNT_FD: Final = 20
 
 MAX_HOSTNAME: Final = 63
 DEFAULT_UID: Final = 1000
