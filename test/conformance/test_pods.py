@@ -19,6 +19,17 @@ async def test_a_pod_gets_the_defaults_that_a_kubelet_relies_on(api: Api) -> Non
     assert spec["securityContext"] == {}
 
 
+@pytest.mark.parametrize("name", ["../x", "/etc", "A", ""])
+async def test_a_volumes_name_is_a_label(api: Api, name: str) -> None:
+    """Kubelets make a path of it."""
+    body = pod("a")
+    body["spec"]["volumes"] = [{"name": name, "emptyDir": {}}]
+    answer = await api.request("POST", api.pods, body)
+
+    assert answer.status == 422
+    assert answer.json["details"]["causes"][0]["field"] == "spec.volumes[0].name"
+
+
 async def test_a_container_gets_its_defaults(api: Api) -> None:
     """Termination message and pull policy."""
     (container,) = (await api.create(api.pods, pod("a")))["spec"]["containers"]

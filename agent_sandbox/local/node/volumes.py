@@ -5,6 +5,7 @@ those). Files of the last four follow the objects that they come from (``VolumeM
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ CONFIG_MAPS: Final[Resource[MetaOnlyView]] = Resource("", "v1", "configmaps", "C
 SECRETS: Final[Resource[MetaOnlyView]] = Resource("", "v1", "secrets", "Secret", MetaOnlyView)
 
 _DEFAULT_MEMORY_BYTES: Final = 256 * 1024 * 1024
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PAYLOADS: Final = ("projected", "configMap", "secret", "downwardAPI")
 
 
@@ -160,6 +162,9 @@ class VolumeMaker:
                 self._one(volume)
 
     def _one(self, volume: _Json) -> Volume:
+        if not _NAME.fullmatch(volume["name"]):
+            # The API server refuses it, too; here it becomes a path of this machine.
+            raise ContainerError("CreateContainerConfigError", f"{volume['name']!r} is no name of a volume")
         path = self._directory / volume["name"]
         if "emptyDir" in volume:
             return self._empty(volume["emptyDir"] or {}, path)

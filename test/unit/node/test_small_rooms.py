@@ -11,13 +11,14 @@ import pytest
 
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.admission import refusal
+from agent_sandbox.local.node.environment import Facts
 from agent_sandbox.local.node.errors import ContainerError, ImageError, NodeError, StateInUseError
 from agent_sandbox.local.node.images import built_in_image
 from agent_sandbox.local.node.oci import ImageSource, ImageStore
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod, PodSpec, VolumeMount
 from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord, remove_tree
-from agent_sandbox.local.node.volumes import Volume, mounts_of
+from agent_sandbox.local.node.volumes import ReferredObjects, Volume, VolumeMaker, mounts_of
 from agent_sandbox_api.views import MetaView
 
 
@@ -177,3 +178,22 @@ def test_a_sub_path_stays_in_its_volume(below: str) -> None:
 
     with pytest.raises(ContainerError, match="leaves its volume"):
         mounts_of(container, {"v": Volume(Path("/volume"))})
+
+
+@pytest.mark.parametrize("kind", ["emptyDir", "configMap"])
+@pytest.mark.parametrize("place", ["../outside", "{here}/outside", "..", ""])
+def test_a_volumes_name_leads_out_of_no_pod(tmp_path: Path, kind: str, place: str) -> None:
+    """An emptyDir of the name ``/home/user`` would be the user's home, open for everybody."""
+    outside, inside = tmp_path / "outside", tmp_path / "pod"
+    outside.mkdir(mode=0o700)
+    inside.mkdir(mode=0o700)
+    stored = NODE_PODS.decode(b'{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c"}]}}').decode()
+    volume = {"name": place.format(here=tmp_path), kind: {"name": "c"}}
+    made = Pod(stored.metadata, PodSpec(volumes=(volume,)))
+    objects = ReferredObjects(config_maps={"c": {"key": b"x"}})
+    maker = VolumeMaker(record("u"), inside, Facts(made, "", "", ""), objects, {})
+
+    with pytest.raises(ContainerError, match="no name of a volume"):
+        maker.make()
+    assert [path.stat().st_mode & 0o777 for path in (outside, inside)] == [0o700, 0o700]
+    assert not list(outside.iterdir())

@@ -162,6 +162,13 @@ def pod_spec_causes(spec: JsonObject, path: str) -> list[Cause]:
             Cause.invalid(f"{path}.hostname", spec["hostname"], error) for error in label_errors(spec["hostname"])
         ]
     names = [volume.get("name") for volume in spec.get("volumes") or []]
+    causes += [Cause.required(f"{path}.volumes[{index}].name") for index, name in enumerate(names) if not name]
+    causes += [
+        Cause.invalid(f"{path}.volumes[{index}].name", name, error)
+        for index, name in enumerate(names)
+        if name
+        for error in label_errors(str(name))
+    ]
     causes += [
         Cause.duplicate(f"{path}.volumes[{index}].name", name)
         for index, name in enumerate(names)
