@@ -1,9 +1,10 @@
-"""The transport over sockets: aiohttp with prebuilt headers and bodies of bytes.
+"""The transport over sockets: requests over kept connections of our own; streams, and all through a proxy, by aiohttp.
 
-About three times the requests per CPU second of kubernetes_asyncio's client (test/bench/runtime_bench.py), because
-nothing is built twice and nothing is decoded that nobody reads.
+Many times the requests per CPU second of kubernetes_asyncio's client (test/bench/runtime_bench.py), because nothing is
+built twice and nothing is decoded that nobody reads.
 """
 
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from agent_sandbox.kube.connections import CONNECT_TIMEOUT, BrokenConnectionError, CannotConnectError, Connections
 from agent_sandbox.kube.credentials import Credentials, StaticToken
 from agent_sandbox.kube.errors import OutcomeUnknownError, TransportError, UnreachableError, error_for
 from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS, RawResponse, target_of
@@ -22,12 +24,9 @@ from agent_sandbox.kube.transport import NO_QUERY, READING_METHODS, RawResponse,
 POOL_SIZE: Final = 64
 """Connections for requests. A burst on a cold unlimited pool pays a TLS handshake per request; 64 was measured best."""
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to a connected socket. Shorter than any request timeout, so that a dead address is told from a slow
-server.
-"""
-
 _CHUNK: Final = 1 << 18
+_TARGET: Final = re.compile(r"/[\x21-\x7e]*")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class AiohttpTransport:
@@ -57,12 +56,14 @@ class AiohttpTransport:
         """
         self.host = urlsplit(url).netloc.rpartition("@")[2]
         self._base = url.rstrip("/")
+        self._prefix = urlsplit(self._base).path
         self._credentials = credentials or StaticToken(None)
         self._tls = tls
         self._pool_size = pool_size
         self._proxy = proxy
         self._server_hostname = server_hostname
         self._headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        self._connections: Connections | None = None
         self._requests: aiohttp.ClientSession | None = None
         self._watches: aiohttp.ClientSession | None = None
 
@@ -85,20 +86,40 @@ class AiohttpTransport:
         timeout: float | None = None,
     ) -> RawResponse:
         """Send one request and read the whole answer; on 401 once more with fresh credentials."""
-        session = self._request_session()
-        url = URL(self._base + target_of(path, query), encoded=True)
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        exchange = self._exchange if self._proxy is None else self._exchange_through_proxy
+        target = target_of(path, query)
         refreshed = False
         while True:
             headers = await self._request_headers(content_type)
             try:
-                async with await self._send(session, method, url, headers, limits, body) as answer:
-                    if answer.status == 401 and not refreshed and await self._credentials.refresh():
-                        refreshed = True
-                        continue
-                    return RawResponse(answer.status, answer.headers, await answer.read())
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                with anyio.fail_after(timeout):
+                    answer = await exchange(method, target, headers, body)
+            except (CannotConnectError, BrokenConnectionError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _no_answer(error, f"{method} {self._base}{path}", timeout) from error
+            if answer.status == 401 and not refreshed and await self._credentials.refresh():
+                refreshed = True
+                continue
+            return answer
+
+    async def _exchange(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> RawResponse:
+        """One exchange; one that only reads is begun once more if its connection turns out to have been closed."""
+        if self._connections is None:
+            self._connections = self._new_connections()
+        request = _encoded_request(method, self._prefix + target, self.host, headers, body)
+        try:
+            return await self._connections.exchange(method, request)
+        except BrokenConnectionError:
+            if method not in READING_METHODS:
+                raise
+            return await self._connections.exchange(method, request)
+
+    async def _exchange_through_proxy(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None
+    ) -> RawResponse:
+        url = URL(self._base + target, encoded=True)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+        async with await self._send(self._request_session(), method, url, headers, limits, body) as answer:
+            return RawResponse(answer.status, answer.headers, await answer.read())
 
     @asynccontextmanager
     async def stream(
@@ -183,6 +204,9 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close all connections; requests under way end in ``OutcomeUnknownError``."""
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
         sessions = (self._requests, self._watches)
         self._requests = self._watches = None
         with anyio.CancelScope(shield=True):  # a caller that is being cancelled must not leave the second one open
@@ -199,7 +223,18 @@ class AiohttpTransport:
             headers["Content-Type"] = content_type
         return headers
 
-    # Sessions belong to a loop, so they are made by the first request and not by the constructor.
+    # Connections and sessions belong to a loop, so they are made by the first request and not by the constructor.
+
+    def _new_connections(self) -> Connections:
+        parts = urlsplit(self._base)
+        is_secure = parts.scheme == "https"
+        return Connections(
+            parts.hostname or "",
+            parts.port or (443 if is_secure else 80),
+            tls=(self._tls or ssl.create_default_context()) if is_secure else None,
+            server_hostname=self._server_hostname,
+            limit=self._pool_size,
+        )
 
     def _request_session(self) -> aiohttp.ClientSession:
         if self._requests is None:
@@ -238,6 +273,26 @@ class _Stream:
             raise _no_answer(error, self._name, self._read_timeout) from error
 
 
+def _encoded_request(method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """The bytes of a request.
+
+    Raises:
+        ValueError: a name or a credential holds what would end a line, and make another request of the rest.
+    """
+    if _TARGET.fullmatch(target) is None:
+        raise ValueError(f"{target!r} cannot be asked for: it holds spaces, control characters or none of ASCII")
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    for name, value in headers.items():
+        if _VALUE.fullmatch(value) is None:
+            raise ValueError(f"the header {name} holds a character that no header may")
+        lines.append(f"{name}: {value}")
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    elif method not in READING_METHODS:
+        lines.append("Content-Length: 0")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + (body or b"")
+
+
 def _hang_up(answer: aiohttp.ClientResponse) -> None:
     """End a connection in the middle of its answer; a TLS goodbye would wait for a peer that is still sending."""
     connection = answer.connection
@@ -249,8 +304,10 @@ def _hang_up(answer: aiohttp.ClientResponse) -> None:
 def _no_answer(error: Exception, request: str, timeout: float | None) -> TransportError:
     """Tell what certainly never left from what may have arrived."""
     # A connector error comes before the first byte of the request; a connect timeout as well.
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, CannotConnectError | aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return UnreachableError(f"{request}: cannot connect: {error}; is the server running and the address right?")
     if isinstance(error, TimeoutError):
         return OutcomeUnknownError(f"{request}: no answer within {timeout} s")
+    if isinstance(error, BrokenConnectionError):
+        return OutcomeUnknownError(f"{request}: {error}")
     return OutcomeUnknownError(f"{request}: the connection broke before the answer: {type(error).__name__} {error}")

@@ -1,5 +1,7 @@
 """The transport over sockets, against real servers that behave and misbehave."""
 
+import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,23 +12,24 @@ import pytest
 from aiohttp import web
 
 from agent_sandbox.kube import KubeClient, OutcomeUnknownError, UnreachableError
-from agent_sandbox.kube.credentials import TokenFile
+from agent_sandbox.kube.credentials import StaticToken, TokenFile
 from agent_sandbox.kube.http import AiohttpTransport
 from agent_sandbox.testing import VirtualClock
+from agent_sandbox.testing.certificates import CertificateAuthority
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
+async def served(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A real HTTP server; its URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
@@ -249,9 +252,147 @@ async def test_closing_while_being_cancelled_leaves_no_session_open() -> None:
         await transport.request("GET", "/")
         async with transport.stream("GET", "/watch") as stream:
             assert [await anext(aiter(stream))] == [b"x"]
-            sessions = [transport._requests, transport._watches]
+            session, connections = transport._watches, transport._connections
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 await transport.aclose()
 
-        assert [session.closed for session in sessions if session is not None] == [True, True]
+        assert session is not None
+        assert session.closed
+        assert connections is not None
+        assert not connections.resting
+
+
+# Connections
+
+
+async def answered(stream: anyio.abc.SocketStream, answer: bytes, *, asked: int = 1) -> None:
+    """Read so many requests without bodies, answering each."""
+    for _ in range(asked):
+        seen = b""
+        while not seen.endswith(b"\r\n\r\n"):
+            seen += await stream.receive()
+        await stream.send(answer)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@asynccontextmanager
+async def listening(handle: Callable[[anyio.abc.SocketStream], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that speaks bytes; its URL."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await handle(stream)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        tasks.cancel_scope.cancel()
+
+
+async def test_requests_share_connections_and_wait_for_one_when_all_are_busy() -> None:
+    connected: list[object] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        connected.append(request.transport)
+        await anyio.sleep(0.01)
+        return web.Response()
+
+    async with (
+        served(handler) as url,
+        AiohttpTransport(url, pool_size=2) as transport,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(7):
+            tasks.start_soon(transport.request, "POST", "/x")
+    assert len(connected) == 7
+    assert len(set(connected)) == 2
+
+
+async def test_after_a_request_was_cancelled_nobody_gets_its_answer() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        await anyio.sleep(0.2 if request.path == "/slow" else 0)
+        return web.Response(text=request.path)
+
+    async with served(handler) as url, AiohttpTransport(url, pool_size=1) as transport:
+        with anyio.move_on_after(0.05):
+            await transport.request("GET", "/slow")
+        for _ in range(3):
+            assert (await transport.request("GET", "/quick", timeout=5)).body == b"/quick"
+
+
+async def test_what_a_server_says_unasked_is_nobodys_answer() -> None:
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        await answered(stream, OK + b"HTTP/1.1 500 Stale\r\nContent-Length: 0\r\n\r\n")
+        await anyio.sleep(1)
+
+    async with listening(handle) as url, AiohttpTransport(url) as transport:
+        assert [(await transport.request("POST", "/x", timeout=5)).status for _ in range(3)] == [200] * 3
+
+
+async def test_an_answer_without_sense_leaves_the_outcome_of_a_write_unknown() -> None:
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        await answered(stream, b"220 mail.example.com ESMTP\r\n\r\n")
+        await anyio.sleep(1)
+
+    async with listening(handle) as url, AiohttpTransport(url) as transport:
+        with pytest.raises(OutcomeUnknownError, match="cannot be read: it begins with no status line"):
+            await transport.request("POST", "/x", timeout=5)
+
+
+async def test_an_answer_that_is_cut_leaves_the_outcome_of_a_write_unknown() -> None:
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        await answered(stream, OK[:-1])
+
+    async with listening(handle) as url, AiohttpTransport(url) as transport:
+        with pytest.raises(OutcomeUnknownError, match="the connection broke before the answer"):
+            await transport.request("POST", "/x", timeout=5)
+
+
+@pytest.mark.parametrize("name", ["a b", "a\r\nX: y", "a\u2028", "\u00e4"])
+async def test_a_name_never_ends_a_line_of_a_request(name: str) -> None:
+    async with AiohttpTransport("http://127.0.0.1:1") as transport:
+        with pytest.raises(ValueError, match="cannot be asked for"):
+            await transport.request("GET", f"/api/v1/pods/{name}")
+
+
+async def test_a_credential_never_ends_a_line_of_a_request() -> None:
+    async with AiohttpTransport("http://127.0.0.1:1", credentials=StaticToken("x\r\nImpersonate-User: y")) as transport:
+        with pytest.raises(ValueError, match="the header Authorization") as caught:
+            await transport.request("GET", "/x")
+    assert "Impersonate" not in str(caught.value)
+
+
+async def test_requests_go_through_a_proxy_that_is_named() -> None:
+    seen: list[str] = []
+
+    async def proxy(stream: anyio.abc.SocketStream) -> None:
+        seen.append((await stream.receive()).decode().partition("\r\n")[0])
+        await stream.send(OK)
+
+    async with listening(proxy) as url, AiohttpTransport("http://kube.example:80", proxy=url) as transport:
+        assert (await transport.request("POST", "/x", body=b"{}", timeout=5)).body == b"{}"
+    assert seen == ["POST http://kube.example/x HTTP/1.1"]
+
+
+async def test_the_servers_certificate_is_checked_against_the_name_that_it_must_have(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    pair = authority.server("server", ["kube.example"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    trust = ssl.create_default_context(cafile=str(authority.certificate_file))
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text="{}")
+
+    async with served(handler, context) as url:
+        async with AiohttpTransport(url, tls=trust, server_hostname="kube.example") as transport:
+            assert [(await transport.request("GET", "/x", timeout=5)).body for _ in range(2)] == [b"{}"] * 2
+        for options in ({"tls": trust}, {"server_hostname": "kube.example"}):
+            async with AiohttpTransport(url, **options) as stranger:
+                with pytest.raises(UnreachableError, match="certificate verify failed"):
+                    await stranger.request("GET", "/x", timeout=5)
