@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from agent_sandbox.local.node.errors import ContainerError
 from agent_sandbox.local.node.images import OWN_DIRECTORY
 from agent_sandbox.local.node.rootfs import RootFiles
 
@@ -90,6 +91,10 @@ class Box:
         stdin: whether somebody may attach and give it input; otherwise it reads nothing.
         tty: whether its input and output are a terminal.
         root: an image's root file system as the helper's processes see it; empty for this machine's ``/usr``.
+
+    Raises:
+        ContainerError: a text holds a null byte. No program could be given it, and behind it bwrap would read further
+            options: walls that a Pod takes down.
     """
 
     hostname: str
@@ -104,6 +109,18 @@ class Box:
     file_size: int | None = None
     stdin: bool = False
     tty: bool = False
+
+    def __post_init__(self) -> None:
+        texts = {
+            "hostname": [self.hostname],
+            "command": self.argv,
+            "env": [*self.env.keys(), *self.env.values()],
+            "workingDir": [self.workdir],
+            "volumeMounts": [text for mount in self.mounts for text in (mount.source, mount.target)],
+        }
+        for field, values in texts.items():
+            if any("\0" in value for value in values):
+                raise ContainerError("CreateContainerConfigError", f"the container's {field} holds a null byte")
 
 
 def system_links() -> dict[str, str]:

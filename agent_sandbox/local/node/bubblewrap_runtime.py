@@ -130,6 +130,7 @@ class BubblewrapRuntime:
         """Start a container and wait until its first process exists (about 5 ms)."""
         process = WalledProcess(launch, self._entrance, self._network.new_key(launch.pod))
         arguments = box_arguments(self._walls, launch.box, self._root, self._network.tree)
+        assert not any("\0" in text for text in arguments), "Box lets no null byte in: it would end an option"
         pipes = StartPipes(stdin=launch.box.stdin, tty=launch.box.tty)
         try:
             fds = {

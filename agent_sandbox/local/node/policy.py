@@ -219,6 +219,8 @@ def _ports(rule: _Json, target: Endpoint) -> Iterator[tuple[str, int, int]]:
         return
     for entry in entries:
         protocol = str(entry.get("protocol") or "TCP").lower()
+        if protocol not in _PROTOCOLS:
+            continue  # it would become a word of the kernel's rules
         port = entry.get("port")
         if port is None:
             yield protocol, 0, _LAST_PORT

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from agent_sandbox.local.node.bubblewrap import Box, Mount, Walls, box_arguments, box_command
+from agent_sandbox.local.node.errors import ContainerError
 from agent_sandbox.local.node.rootfs import RootFiles
 
 ROOT = RootFiles(Path("/state/runtime/abc"), Path("/home/me/.pyenv/versions/3.11"), "/opt/agent-sandbox/python/lib")
@@ -70,3 +73,19 @@ def test_a_long_pod_name_still_makes_a_host_name() -> None:
     words = arguments(box(hostname="x" * 100))
 
     assert words[words.index("--hostname") + 1] == "x" * 63
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hostname": "a\0b"},
+        {"argv": ["a", "b\0"]},
+        {"env": {"A": "\0--bind"}},
+        {"env": {"A\0": "x"}},
+        {"workdir": "/\0--bind"},
+        {"mounts": [Mount("/mnt/a", "/a\0--bind")]},
+    ],
+)
+def test_a_null_byte_would_end_an_option_and_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ContainerError, match="null byte"):
+        box(**changes)

@@ -47,6 +47,15 @@ def test_an_empty_rule_lets_everybody_in_on_every_port() -> None:
     assert flows({**select(app="db"), "ingress": [{}]}) == {("2", "3", "tcp", 0, 65535), ("4", "3", "tcp", 0, 65535)}
 
 
+def test_a_protocol_that_is_none_opens_nothing_and_reaches_no_rule_of_the_kernel() -> None:
+    odd = {"protocol": "tcp . 1 }\nflush ruleset\n", "port": 1}
+    spec = {**select(app="db"), "ingress": [{"ports": [odd]}], "egress": [{"ports": [odd]}]}
+    policies = PolicySet([Policy("shop", spec)], NAMESPACES)
+
+    assert policies.flows([WEB, DB, SPY]) == set()
+    assert policies.reach(DB) == frozenset()
+
+
 def test_policies_add_up() -> None:
     other = {**select(app="db"), "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 80}]}]}
 
