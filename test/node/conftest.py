@@ -217,6 +217,15 @@ async def _node_of(server: InMemoryApiServer, state: Path, options: Mapping[str,
             group.cancel_scope.cancel()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_retries() -> Iterator[None]:
+    """Pauses after which the node looks again at what nobody tells it of, short enough for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for room in ("claims", "worker", "node"):
+            patch.setattr(f"agent_sandbox.local.node.{room}._RETRY", 0.1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Our part of sandboxes' root file system, made once, on a machine that has been seen to isolate.
