@@ -25,6 +25,7 @@ from agent_sandbox.local.node.helper_process import end_left_behind
 from agent_sandbox.local.node.rootfs import build_root_files
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS, PodView
+from agent_sandbox_api.core.kinds import ContainerStateDetail
 
 PATIENCE = 45.0
 
@@ -90,6 +91,17 @@ class Stack:
         """Wait until a Pod is Ready."""
         return await self.until(name, lambda pod: pod.ready)
 
+    async def until_troubled(self, name: str) -> ContainerStateDetail:
+        """Wait until a container says what it waits for; that."""
+        pod = await self.until(
+            name,
+            lambda pod: any(
+                entry.state.waiting is not None and entry.state.waiting.message
+                for entry in pod.status.container_statuses
+            ),
+        )
+        return next(entry.state.waiting for entry in pod.status.container_statuses if entry.state.waiting is not None)
+
     @staticmethod
     async def until_empty(directory: Path) -> None:
         """Wait until a directory is empty."""
@@ -106,18 +118,20 @@ class Stack:
     async def delete_while_following(self, name: str, **options: Any) -> tuple[float, str]:
         """Delete a Pod that has printed ``up``: seconds until it was gone, and what ``main`` printed to its end."""
         await self.until_printed(name, "main", "up\n")
-        pieces: list[str] = []
+        pieces: list[bytes] = []
 
-        async def follow() -> None:
-            pieces.append(await self.log(name, "main", follow=True))
+        async def follow(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            async for piece in await self._log(name, "main", follow=True):
+                if not pieces:
+                    task_status.started()
+                pieces.append(piece)
 
         async with anyio.create_task_group() as group:
-            group.start_soon(follow)
-            await anyio.sleep(0.1)
+            await group.start(follow)
             began = anyio.current_time()
             await self.delete_pod(name, **options)
             seconds = anyio.current_time() - began
-        return seconds, "".join(pieces)
+        return seconds, b"".join(pieces).decode()
 
     async def until_printed(self, name: str, container: str, text: str) -> str:
         """Wait until a container printed a text; all it printed by then."""
@@ -133,12 +147,14 @@ class Stack:
 
     async def log(self, name: str, container: str, **options: Any) -> str:
         """What a container printed."""
+        return b"".join([piece async for piece in await self._log(name, container, **options)]).decode()
+
+    async def _log(self, name: str, container: str, **options: Any) -> AsyncIterator[bytes]:
         from agent_sandbox.local.apiserver.providers import LogCall
 
         pod = await self.client.get_object(PODS, name, "default")
         assert self.node.providers.log is not None
-        pieces = [piece async for piece in self.node.providers.log(LogCall(pod, container, **options))]
-        return b"".join(pieces).decode()
+        return self.node.providers.log(LogCall(pod, container, **options))
 
     async def execute(
         self, name: str, container: str, command: Sequence[str], *, stdin: bytes = b"", tty: bool = False
@@ -155,14 +171,23 @@ class Stack:
 
     async def attach(self, name: str, container: str, *, stdin: bytes = b"", tty: bool = False) -> "Session":
         """Attach to a container until it ends."""
+        async with self.attached(name, container, stdin=stdin, tty=tty) as session:
+            return session
+
+    @asynccontextmanager
+    async def attached(
+        self, name: str, container: str, *, stdin: bytes = b"", tty: bool = False
+    ) -> AsyncIterator["Session"]:
+        """Attach to a container beside the block; then wait for its end."""
         from agent_sandbox.local.apiserver.providers import ExecCall
 
         pod = await self.client.get_object(PODS, name, "default")
         session = Session(stdin)
         call = ExecCall(pod, container, (), stdin=bool(stdin), stdout=True, stderr=not tty, tty=tty)
         assert self.node.providers.attach is not None
-        await self.node.providers.attach(call, session)
-        return session
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(self.node.providers.attach, call, session))
+            yield session
 
 
 class Session:

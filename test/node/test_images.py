@@ -101,10 +101,7 @@ async def test_an_image_is_never_pulled_with_that_policy_and_must_not_be_root_wh
         )
         root = box("id", securityContext={"runAsNonRoot": True})
         await stack.create_pod("root", {"containers": [root]})
-        waiting = []
-        for name in ("never", "root"):
-            pod = await stack.until(name, lambda pod: bool(pod.status.container_statuses))
-            waiting.append(pod.status.container_statuses[0].state.waiting)
+        waiting = [await stack.until_troubled(name) for name in ("never", "root")]
 
     assert [entry.reason for entry in waiting] == ["ErrImageNeverPull", "CreateContainerConfigError"]
     assert "runAsNonRoot" in waiting[1].message

@@ -92,10 +92,12 @@ def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> Non
     program = start(
         """
         import signal
-        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+        import threading
+        told = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: (print("mine", flush=True), told.set()))
         with client():
             print("ready", flush=True)
-            time.sleep(0.5)
+            told.wait(50)
         print("left", len(names()), flush=True)
         """,
         tmp_path,
