@@ -184,9 +184,14 @@ class Stack:
         pod = await self.client.get_object(PODS, name, "default")
         session = Session(stdin)
         call = ExecCall(pod, container, (), stdin=bool(stdin), stdout=True, stderr=not tty, tty=tty)
-        assert self.node.providers.attach is not None
+        attach = self.node.providers.attach
+        assert attach is not None
+
+        async def run() -> None:
+            await attach(call, session)
+
         async with anyio.create_task_group() as group:
-            group.start_soon(partial(self.node.providers.attach, call, session))
+            group.start_soon(run)
             yield session
 
 
