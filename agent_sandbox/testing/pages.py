@@ -1,6 +1,7 @@
 """What a Markdown page shows and tells people to type, block by block, so that tests can do it."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,8 @@ _BLOCK: Final = re.compile(
 )
 NEEDS_A_CLUSTER: Final = "needs a cluster"
 NOT_RUN: Final = "not run: "
+_ON_A_CLUSTER: Final = frozenset({"agent-sandbox", "echo", "export", "helm", "kubectl", "podman", "printf", "python"})
+"""Programs that the examples ask for on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,24 @@ def shell_lines(page: Path, heading: str) -> list[str]:
     assert section is not None, f"{page} has no heading {heading!r}"
     blocks = (match for match in _BLOCK.finditer(section.group(2)) if match["language"] == "sh")
     return [line for block in blocks for line in block["text"].splitlines()]
+
+
+def lines_of_example(example: Path, heading: str) -> list[str]:
+    """The lines of the shell blocks below a heading of an example's README."""
+    return shell_lines(example / "README.md", heading)
+
+
+def applied_on_a_cluster(example: Path) -> list[list[str]]:
+    """The ``kubectl apply`` commands, as words, of what an example says of a cluster; of all lines there the program
+    is one of those that it may ask for, and every file below ``examples/`` exists.
+    """
+    repository = example.parents[1]
+    applied: list[list[str]] = []
+    for line in lines_of_example(example, "On a cluster"):
+        words = shlex.split(line.rstrip("\\"), comments=True)
+        assert words[0] in _ON_A_CLUSTER or line.startswith("  "), line  # or it continues the line before
+        for word in words[1:]:
+            assert not word.startswith("examples/") or (repository / word).exists(), line
+        if words[:2] == ["kubectl", "apply"]:
+            applied.append(words)
+    return applied

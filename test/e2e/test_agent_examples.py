@@ -20,7 +20,7 @@ import pytest
 
 from agent_sandbox import AsyncSandboxes, ConnectionOptions, SandboxClient
 from agent_sandbox.local.node import gvisor_trial
-from agent_sandbox.testing.pages import shell_lines
+from agent_sandbox.testing.pages import applied_on_a_cluster, lines_of_example
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +32,6 @@ pytestmark = [
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 SERVER = str(EXAMPLES / "mcp-server" / "server.py")
-NEEDS_A_CLUSTER = {"echo", "helm", "kubectl", "podman", "python"}
 NEEDS_A_REAL_SERVER = {"hpa"}
 """The local stack has no HorizontalPodAutoscaler; test/envtest/test_examples_on_a_real_server.py applies it."""
 
@@ -52,7 +51,7 @@ needs_langchain = pytest.mark.skipif(
 
 def commands(example: str, heading: str) -> list[str]:
     """The lines of the shell blocks below a heading of an example's README."""
-    return shell_lines(EXAMPLES / example / "README.md", heading)
+    return lines_of_example(EXAMPLES / example, heading)
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +100,8 @@ def check_cluster(type_: Type) -> Callable[[str], None]:
     """What a README says of a cluster is at least valid: files exist, and an API server accepts each manifest."""
 
     def check(example: str) -> None:
-        for line in commands(example, "On a cluster"):
-            words = shlex.split(line.rstrip("\\"), comments=True)
-            assert words[0] in NEEDS_A_CLUSTER or line.startswith("  "), line
-            for word in words[1:]:
-                assert not word.startswith("examples/") or (REPOSITORY / word).exists(), line
-            if words[:2] == ["kubectl", "apply"] and example not in NEEDS_A_REAL_SERVER:
+        for words in applied_on_a_cluster(EXAMPLES / example):
+            if example not in NEEDS_A_REAL_SERVER:
                 kubeconfig = "export KUBECONFIG=$(agent-sandbox local kubeconfig)"
                 type_([kubeconfig, shlex.join([*words, "--dry-run=server", "--validate=strict"])])
 

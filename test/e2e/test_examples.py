@@ -3,7 +3,6 @@
 What they need beyond this repository comes by ``hack/example_software.sh``.
 """
 
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_sandbox.testing.browser import chromium
-from agent_sandbox.testing.pages import shell_lines
+from agent_sandbox.testing.pages import applied_on_a_cluster, lines_of_example
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,12 +24,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 ARTEFACTS = REPOSITORY / "build" / "artefacts"
-CLUSTER_PROGRAMS = {"agent-sandbox", "export", "kubectl", "podman", "printf", "python"}
-
-
-def commands(example: str, heading: str) -> list[str]:
-    """The lines of the shell blocks below a heading of an example's README."""
-    return shell_lines(EXAMPLES / example / "README.md", heading)
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def follow(run: Run, environment: dict[str, str]) -> Callable[[str], str]:
         )
         if fetched.returncode:
             pytest.skip(f"what examples/{example} needs is not to be had: {fetched.stderr.strip()}")
-        script = "\n".join(commands(example, "On this machine"))
+        script = "\n".join(lines_of_example(EXAMPLES / example, "On this machine"))
         said = run("bash", "-euo", "pipefail", "-c", script, timeout=240).stdout
         check_cluster_commands(run, example)
         return said
@@ -55,13 +48,8 @@ def follow(run: Run, environment: dict[str, str]) -> Callable[[str], str]:
 def check_cluster_commands(run: Run, example: str) -> None:
     """An API server accepts every manifest that is applied, and every file that is named exists."""
     kubeconfig = run("agent-sandbox", "local", "kubeconfig").stdout.strip()
-    for line in commands(example, "On a cluster"):
-        words = shlex.split(line, comments=True)
-        assert words[0] in CLUSTER_PROGRAMS, line
-        for word in words[1:]:
-            assert not word.startswith("examples/") or (REPOSITORY / word).exists(), line
-        if words[:2] == ["kubectl", "apply"]:
-            run(*words, f"--kubeconfig={kubeconfig}", "--dry-run=server", "--validate=strict")
+    for words in applied_on_a_cluster(EXAMPLES / example):
+        run(*words, f"--kubeconfig={kubeconfig}", "--dry-run=server", "--validate=strict")
 
 
 def test_runtime_of_ones_own(follow: Callable[..., str]) -> None:
