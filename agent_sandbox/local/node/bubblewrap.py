@@ -5,6 +5,7 @@ descriptor (``--args``), because a command line can be read by every user of the
 secrets; for the same reason, and so that nothing a Pod sets can steer bwrap itself, bwrap's own environment is empty.
 """
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -182,11 +183,18 @@ def _tmpfs(walls: Walls, path: str, size: int, mode: str) -> list[str]:
 
 def _mount_arguments(mounts: Sequence[Mount]) -> list[str]:
     # Parents before children, whatever the order in which they were declared.
-    ordered = sorted(mounts, key=lambda mount: mount.target.rstrip("/").count("/"))
+    placed = [(_inside(mount.target), mount) for mount in mounts]
     arguments: list[str] = []
-    for mount in ordered:
-        arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
+    for target, mount in sorted(placed, key=lambda each: each[0].rstrip("/").count("/")):
+        arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, target]
     return arguments
+
+
+def _inside(path: str) -> str:
+    """A path of a container without ``..``: bwrap appends it to the new root as it is, makes what is missing on the
+    way, and ``..`` would lead from there to this machine's files.
+    """
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _own_system(walls: Walls, root: RootFiles, tree: Path) -> list[str]:
@@ -216,11 +224,12 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     if not box.root:
         arguments += _own_system(walls, root, tree)
     arguments += _mount_arguments(box.mounts)
-    arguments += ["--dir", box.workdir]  # as container runtimes do
+    workdir = _inside(box.workdir)
+    arguments += ["--dir", workdir]  # as container runtimes do
     arguments += ["--remount-ro", "/dev"]
     if box.read_only_root:
         arguments += ["--remount-ro", "/"]
-    arguments += ["--chdir", box.workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]
+    arguments += ["--chdir", workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]
     for name, value in box.env.items():
         arguments += ["--setenv", name, value]
     arguments += ["--cap-drop", "ALL"]

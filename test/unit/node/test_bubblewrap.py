@@ -89,3 +89,11 @@ def test_a_long_pod_name_still_makes_a_host_name() -> None:
 def test_a_null_byte_would_end_an_option_and_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ContainerError, match="null byte"):
         box(**changes)
+
+
+def test_no_path_of_a_container_leads_from_its_root_to_the_old_one() -> None:
+    words = arguments(box(workdir="../oldroot/tmp/x", mounts=[Mount("/mnt/a", "/a/../../oldroot/tmp/y")]))
+
+    assert ("/mnt/a", "/oldroot/tmp/y") in pairs(words, "--bind")
+    assert words[words.index("--chdir") + 1] == "/oldroot/tmp/x"
+    assert not any(".." in word.split("/") for word in words)
