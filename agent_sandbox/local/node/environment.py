@@ -37,18 +37,30 @@ class Facts:
     capacity: Mapping[str, Decimal] = field(default_factory=dict)
 
 
+MAX_TEXT: Final = 128 * 1024
+"""The longest variable or argument that Linux hands to a program (MAX_ARG_STRLEN)."""
+
+
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """Replace ``$(NAME)`` where NAME is known; ``$$`` is a dollar sign; unknown references stay as they are.
 
     >>> expand("$(A) $$(A) $(B)", {"A": "1"})
     '1 $(A) $(B)'
+
+    Raises:
+        ContainerError: it grows beyond what any program can be given. Each variable may name the one before it twice.
     """
+    room = MAX_TEXT
 
     def value(match: re.Match[str]) -> str:
+        nonlocal room
         name = match.group(1)
-        if name is None:
-            return "$"
-        return variables.get(name, match.group(0))
+        found = "$" if name is None else variables.get(name, match.group(0))
+        room -= len(found)
+        if room < 0:
+            text = f"a variable or argument grows beyond {MAX_TEXT} characters by the references in it"
+            raise ContainerError("CreateContainerConfigError", text)
+        return found
 
     return _REFERENCE.sub(value, text)
 

@@ -108,3 +108,10 @@ def test_command_replaces_the_entrypoint_and_its_arguments_and_args_only_the_arg
     assert container_command(Container("c", command=("x",), args=("y",)), ["run"], ["-a"]) == ["x", "y"]
     with pytest.raises(ContainerError, match="no command specified"):
         container_command(Container("c", image="localhost/host"), [], [])
+
+
+def test_variables_that_double_each_other_end_as_an_error_and_not_the_memory() -> None:
+    doubling = [EnvVar("V0", "x" * 16)] + [EnvVar(f"V{n + 1}", f"$(V{n})$(V{n})") for n in range(64)]
+
+    with pytest.raises(ContainerError, match="grows beyond"):
+        container_environment(Container("c", env=tuple(doubling)), FACTS, {})
