@@ -56,6 +56,16 @@ def test_no_link_and_no_name_of_a_hostile_image_reaches_the_machine(tmp_path: Pa
     assert not (root / "etc/hosts").is_symlink()
 
 
+def test_what_a_sandbox_is_mounted_upon_is_no_link_of_an_image_even_to_a_directory_of_it(tmp_path: Path) -> None:
+    """To bwrap ``/oldroot`` is the machine."""
+    names = ("dev", "etc", "proc", "sys")
+    layer = {"oldroot/tmp": directory(), **{name: link("/oldroot/tmp") for name in names}}
+    root = _unpacked(tmp_path, layer)
+
+    assert not any((root / name).is_symlink() for name in names)
+    assert (root / "etc/hosts").is_file()
+
+
 def test_a_link_of_an_earlier_layer_is_followed_inside_the_image(tmp_path: Path) -> None:
     root = _unpacked(
         tmp_path, {"usr/lib": directory(), "lib": link("usr/lib"), "run": directory()}, {"lib/libx": Entry(b"x")}

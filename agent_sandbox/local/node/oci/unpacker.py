@@ -25,7 +25,8 @@ _CLONE_NEWNS = 0x00020000
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _OWN_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
-_OWN_DIRECTORIES = ("dev", "etc", "proc", "run", "sys", "tmp", "var", "var/tmp")
+_MOUNTED_UPON = ("dev", "etc", "proc", "sys")
+_OWN_DIRECTORIES = (*_MOUNTED_UPON, "run", "tmp", "var", "var/tmp")
 
 
 def _enter(directory: str) -> None:
@@ -115,10 +116,10 @@ def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 
 
 def _prepare() -> None:
-    """What a sandbox is mounted upon must exist and be no link."""
+    """What a sandbox is mounted upon must exist and be no link: bwrap would follow one to the machine's old root."""
     for name in _OWN_DIRECTORIES:
         path = Path("/", name)
-        if not path.is_dir():
+        if not path.is_dir() or (name in _MOUNTED_UPON and path.is_symlink()):
             _remove(path)
             path.mkdir(0o777, parents=True)
     for name in ("tmp", "var/tmp"):
