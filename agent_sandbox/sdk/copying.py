@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from agent_sandbox.sdk.batches import run_batch
-from agent_sandbox.sdk.errors import SandboxFileNotFoundError, SandboxRequestError
+from agent_sandbox.sdk.errors import SandboxFileNotFoundError, SandboxProtocolError, SandboxRequestError
 from agent_sandbox.sdk.mirroring import checked_name
 from agent_sandbox.sdk.results import FileEntry, ProgressCallback, TransferProgress, TransferReport
 from agent_sandbox.sdk.transfers import call
@@ -129,7 +129,7 @@ async def get(
         await tally.note(item, size)
 
     for directory in work.directories:
-        await anyio.Path(directory).mkdir(parents=True, exist_ok=True)
+        await anyio.to_thread.run_sync(_make_below, local, Path(directory))
     await run_batch(receive, work.items, at_once=AT_ONCE)
     return TransferReport(len(work.items), tally.bytes, tuple(work.skipped))
 
@@ -186,6 +186,13 @@ async def _scan_there(files: CopiedFiles, remote: str, local: Path) -> _Work:
             else:
                 work.skipped.append(path)  # a listing shows a link as what it leads to, and it may lead upwards
     return work
+
+
+def _make_below(root: Path, directory: Path) -> None:
+    """Make a directory of the copy; refuse one that a link of this machine would lead out of it."""
+    if not directory.resolve().is_relative_to(root.resolve()):
+        raise SandboxProtocolError(f"{directory} leads through a link out of {root}: nothing is copied there")
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 def _permissions(entry: FileEntry) -> int:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_sandbox.sdk import AsyncSandboxClient, Sandboxes, SandboxFileNotFoundError, TransferProgress
+from agent_sandbox.sdk import (
+    AsyncSandboxClient,
+    Sandboxes,
+    SandboxFileNotFoundError,
+    SandboxProtocolError,
+    TransferProgress,
+)
 from agent_sandbox.sdk.options import ConnectionOptions
 from agent_sandbox.testing.pretend_cluster import PretendCluster
 
@@ -73,6 +79,23 @@ async def test_links_in_the_sandbox_lead_no_copy_in_circles(cluster: PretendClus
 
     assert report.skipped == ("loop", "out")
     assert (tmp_path / "d/same").read_text() == "x\n"
+
+
+async def test_a_link_of_this_machine_leads_no_copy_out_of_its_target(cluster: PretendCluster, tmp_path: Path) -> None:
+    here, outside = tmp_path / "here", tmp_path / "outside"
+    for directory in (here / "inside", outside):
+        directory.mkdir(parents=True)
+    (here / "near").symlink_to("inside")
+    (here / "far").symlink_to(outside)
+    (here / "file").symlink_to(outside / "file")
+    async with opened(cluster) as sandbox:
+        await sandbox.commands.run("mkdir -p a/near b/far; echo x > a/near/x; echo x > a/file; echo x > b/far/x")
+        await sandbox.files.get("a/.", here)
+        with pytest.raises(SandboxProtocolError, match="leads through a link"):
+            await sandbox.files.get("b/.", here)
+
+    assert (here / "inside/x").read_text() == (here / "file").read_text() == "x\n"
+    assert not list(outside.iterdir())
 
 
 async def test_a_program_of_the_sandbox_cannot_set_the_user_that_a_copy_runs_as(
