@@ -94,8 +94,8 @@ class Box:
         root: an image's root file system as the helper's processes see it; empty for this machine's ``/usr``.
 
     Raises:
-        ContainerError: a text holds a null byte. No program could be given it, and behind it bwrap would read further
-            options: walls that a Pod takes down.
+        ContainerError: a text holds a null byte: no program could be given it, and behind it bwrap would read further
+            options, walls that a Pod takes down. Or a path holds ``..``, see ``inside``.
     """
 
     hostname: str
@@ -122,6 +122,18 @@ class Box:
         for field, values in texts.items():
             if any("\0" in value for value in values):
                 raise ContainerError("CreateContainerConfigError", f"the container's {field} holds a null byte")
+        for path in (self.workdir, *(mount.target for mount in self.mounts)):
+            if ".." in path.split("/"):
+                raise ContainerError("CreateContainerConfigError", f"{path!r} leads out of the container")
+
+
+def inside(path: str) -> str:
+    """A path of a container, absolute and without ``..``.
+
+    Runtimes append it to the new root as it is and make what is missing on the way; ``..`` would lead from there to
+    this machine's files.
+    """
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def system_links() -> dict[str, str]:
@@ -183,18 +195,11 @@ def _tmpfs(walls: Walls, path: str, size: int, mode: str) -> list[str]:
 
 def _mount_arguments(mounts: Sequence[Mount]) -> list[str]:
     # Parents before children, whatever the order in which they were declared.
-    placed = [(_inside(mount.target), mount) for mount in mounts]
+    ordered = sorted(mounts, key=lambda mount: mount.target.rstrip("/").count("/"))
     arguments: list[str] = []
-    for target, mount in sorted(placed, key=lambda each: each[0].rstrip("/").count("/")):
-        arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, target]
+    for mount in ordered:
+        arguments += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
     return arguments
-
-
-def _inside(path: str) -> str:
-    """A path of a container without ``..``: bwrap appends it to the new root as it is, makes what is missing on the
-    way, and ``..`` would lead from there to this machine's files.
-    """
-    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _own_system(walls: Walls, root: RootFiles, tree: Path) -> list[str]:
@@ -224,12 +229,11 @@ def box_arguments(walls: Walls, box: Box, root: RootFiles, tree: Path) -> list[s
     if not box.root:
         arguments += _own_system(walls, root, tree)
     arguments += _mount_arguments(box.mounts)
-    workdir = _inside(box.workdir)
-    arguments += ["--dir", workdir]  # as container runtimes do
+    arguments += ["--dir", box.workdir]  # as container runtimes do
     arguments += ["--remount-ro", "/dev"]
     if box.read_only_root:
         arguments += ["--remount-ro", "/"]
-    arguments += ["--chdir", workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]
+    arguments += ["--chdir", box.workdir, "--uid", str(box.uid), "--gid", str(box.gid), "--clearenv"]
     for name, value in box.env.items():
         arguments += ["--setenv", name, value]
     arguments += ["--cap-drop", "ALL"]

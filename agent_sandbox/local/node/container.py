@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from agent_sandbox.local.node.bubblewrap import Box, Mount
+from agent_sandbox.local.node.bubblewrap import Box, Mount, inside
 from agent_sandbox.local.node.cgroups import ControlGroup, limits_of, sum_of_limits
 from agent_sandbox.local.node.commands import run_command
 from agent_sandbox.local.node.context import NodeContext
@@ -342,7 +342,7 @@ class ContainerRunner:
             hostname=self._parts.facts.pod.spec.hostname or self._parts.record.name,
             argv=[expand(word, known) for word in words],
             env=environment,
-            workdir=self._container.working_dir or image.workdir,
+            workdir=inside(self._container.working_dir or image.workdir),
             mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
             uid=uid,
             gid=gid,
@@ -411,7 +411,7 @@ class ContainerRunner:
         if not self._context.network.isolated:
             return []
         found = mounts_of(self._container, self._parts.volumes)
-        return [Mount(await self._source(mount), mount.target, mount.read_only) for mount in found]
+        return [Mount(await self._source(mount), inside(mount.target), mount.read_only) for mount in found]
 
     async def _source(self, mount: VolumeUse) -> str:
         network, record = self._context.network, self._parts.record
@@ -435,7 +435,7 @@ class ContainerRunner:
         if owner != -1:
             os.chown(path, owner, owner)
         path.chmod(0o666)
-        return Mount(self._seen(path), self._container.termination_message_path)
+        return Mount(self._seen(path), inside(self._container.termination_message_path))
 
     def _read_last_words(self, process: ContainerProcess, code: int) -> str:
         path = process.launch.bare_directory.with_name("termination-log")
