@@ -70,4 +70,4 @@ def attended(line: str) -> str:
     if "-it " in line:
         keys = r"\033:q!\r" if " vi " in line else r"exit()\r" if "python" in line else r"exit\r"
         return f"(sleep 4; printf '{keys}') | script -qefc {shlex.quote(line.partition(' #')[0])} /dev/null"
-    return f"timeout --preserve-status -s INT 4 {line}" if "# until Ctrl-C" in line else line
+    return f"timeout --preserve-status -s INT 8 {line}" if "# until Ctrl-C" in line else line
