@@ -21,7 +21,7 @@ rest=(--ignore=test/{e2e,conformance,unit,node,integration/sdk})
 
 logs=$(mktemp -d)
 running=()
-trap 'kill "${running[@]}" 2>/dev/null; rm -rf "$logs"' EXIT
+trap 'kill -INT "${running[@]}" 2>/dev/null; wait; rm -rf "$logs"' EXIT # their stacks and nodes end in order
 pytest=("$python" -m pytest -m "$markers")
 "${pytest[@]}" "${stacks[@]}" "$@" >"$logs/stacks" 2>&1 &
 running+=($!)
