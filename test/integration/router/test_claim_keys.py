@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -149,6 +150,22 @@ async def test_removing_the_annotation_ends_the_tokens_of_the_key_at_once(
 
         assert status_of(await place.ask(by_header("a", a.port, token(key, "a")))) == 403
         assert status_of(await place.ask(by_header("a", a.port, token(second, "a")))) == 200
+
+
+async def test_another_key_under_the_id_of_the_first_ends_the_tokens_of_the_first(
+    run_router: Any, replace_known: Callable[..., None]
+) -> None:
+    """The router remembers which tokens it has checked, and with which key."""
+    key, second = AccessKey.generate(), AccessKey.generate()
+    exchanged = SimpleNamespace(annotations=dict(zip(key.annotations, second.annotations.values(), strict=True)))
+    async with run_router(**CLAIM_KEY) as place:
+        a = await place.claimed(greet, "a")
+        one = place.learn_of_claim("a", key)
+        signed = token(key, "a")
+        assert status_of(await place.ask(by_header("a", a.port, signed))) == 200
+        replace_known(place, one, exchanged)
+
+        assert status_of(await place.ask(by_header("a", a.port, signed))) == 403
 
 
 async def test_key_that_the_router_has_not_seen_yet_is_waited_for(

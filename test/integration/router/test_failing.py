@@ -182,6 +182,47 @@ async def test_post_never_uses_a_kept_connection_and_get_repeats_on_a_fresh_one(
     assert box.visits == 3
 
 
+async def test_get_with_a_body_uses_no_kept_connection(run_router: Any) -> None:
+    """Its body may have had an effect, and it could not be sent again."""
+
+    async def behave(visit: Any) -> None:
+        while True:
+            head = await visit.head()
+            if b"Content-Length: 2" in head:
+                await visit.reader.readexactly(2)
+            await visit.answer()
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        client = await place.client()
+        head = b"GET / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n" % box.port
+        for rest in (b"\r\n", b"Content-Length: 2\r\n\r\nhi"):
+            await client.send(head + rest)
+            assert (await client.response())[1] == b"ok"
+
+    assert box.visits == 2
+
+
+async def test_connection_on_which_a_sandbox_said_more_than_its_answer_is_not_kept(run_router: Any) -> None:
+    async def behave(visit: Any) -> None:
+        while True:
+            await visit.head()
+            await visit.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nevil!"
+            )
+
+    async with run_router() as place:
+        box = await place.sandbox(behave)
+        client = await place.client()
+        for _ in range(2):
+            await client.send(
+                b"GET / HTTP/1.1\r\nHost: f\r\nX-Sandbox-ID: box\r\nX-Sandbox-Port: %d\r\n\r\n" % box.port
+            )
+            assert (await client.response())[1] == b"ok"
+
+    assert box.visits == 2
+
+
 async def test_token_is_required_compared_and_may_rotate(run_router: Any, tmp_path: Path) -> None:
     async def behave(visit: Any) -> None:
         await visit.head()

@@ -118,6 +118,25 @@ def test_pod_that_does_not_serve_is_not_used(cluster: Any, pod: dict[str, Any]) 
         cluster.directory.lookup("default", "box")
 
 
+def test_a_sandbox_on_its_way_out_is_not_used_though_its_pod_still_is_ready(cluster: Any) -> None:
+    leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster.add(cluster.sandbox("box", metadata=leaving), cluster.pod("box", "box-uid"))
+
+    with pytest.raises(NotReadyError):
+        cluster.directory.lookup("default", "box")
+
+
+def test_a_pod_that_is_no_longer_ready_is_no_longer_the_target(cluster: Any) -> None:
+    ready, unready = (cluster.pod("box", "box-uid", ready=each) for each in (True, False))
+    cluster.add(cluster.sandbox("box"), ready)
+    target = cluster.directory.lookup("default", "box")
+    assert cluster.directory.is_current(target)
+
+    cluster.change(ready, unready)
+
+    assert not cluster.directory.is_current(target)
+
+
 def test_new_pod_takes_over_from_a_terminating_one(cluster: Any) -> None:
     cluster.add(
         cluster.sandbox("box"),
