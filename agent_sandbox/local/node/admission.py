@@ -1,6 +1,6 @@
 """Which Pods this node can run at all. What it cannot give it refuses by name; it never runs a Pod with less."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -24,6 +24,16 @@ def requested(pod: Pod) -> dict[str, Decimal]:
 def probes_of(container: Container) -> tuple[Probe | None, ...]:
     """All probes of a container."""
     return container.startup_probe, container.readiness_probe, container.liveness_probe
+
+
+def _asked_hosts(container: Container) -> Iterator[str]:
+    """The hosts that its probes and hooks name: empty for the Pod's own address."""
+    hooks = container.lifecycle
+    handlers = (*probes_of(container), *((hooks.post_start, hooks.pre_stop) if hooks is not None else ()))
+    for handler in handlers:
+        for action in (handler.http_get, handler.tcp_socket) if handler is not None else ():
+            if action is not None:
+                yield action.host
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,11 @@ def refusal(
             return Refusal(f"container {container.name!r} asks to be privileged, which the local node does not allow")
         if any(probe is not None and probe.grpc is not None for probe in probes_of(container)):
             return Refusal(f"container {container.name!r} has a gRPC probe, which the local node cannot ask; use exec")
+        if host := next((host for host in _asked_hosts(container) if host), ""):
+            return Refusal(
+                f"container {container.name!r} has a probe or hook that asks host {host!r}: the node would get where "
+                "the Pod itself may not; leave the host out, then the Pod is asked"
+            )
     if spec.share_process_namespace:
         return Refusal("shareProcessNamespace is not available on the local node: each container has its own processes")
     for volume in spec.volumes:

@@ -103,6 +103,12 @@ def pod(**spec: Any) -> Pod:
         ({"containers": [{"name": "c", "securityContext": {"privileged": True}}]}, "privileged"),
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath"),
         ({"nodeSelector": {"zone": "a"}}, "zone=a"),
+        (
+            {"containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": 80, "host": "169.254.169.254"}}}]},
+            "host",
+        ),
+        ({"containers": [{"name": "c", "readinessProbe": {"tcpSocket": {"port": 80, "host": "10.88.0.9"}}}]}, "host"),
+        ({"containers": [{"name": "c", "lifecycle": {"preStop": {"httpGet": {"port": 80, "host": "x"}}}}]}, "host"),
     ],
 )
 def test_what_this_node_cannot_give_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
