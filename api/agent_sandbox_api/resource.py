@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from agent_sandbox_api.views import View, detach_raw, raw_fields, without_nulls
+from agent_sandbox_api.views import View, detach_raw, raw_fields, share_keys, without_nulls
 
 V = TypeVar("V", bound=View)
 
@@ -84,6 +84,7 @@ class Resource(Generic[V]):
             view = self.decoder.decode(self._cleaned(data))
         for path in self.raw_paths:
             detach_raw(view, path)
+        share_keys(view.metadata)
         return view
 
     def decode_list(

@@ -87,3 +87,17 @@ def test_paths_are_those_of_kubernetes() -> None:
     assert NAMESPACES.path("ignored", "default") == "/api/v1/namespaces/default"
     assert str(CUSTOM_RESOURCE_DEFINITIONS) == "customresourcedefinitions.apiextensions.k8s.io"
     assert CUSTOM_RESOURCE_DEFINITIONS.api_version == "apiextensions.k8s.io/v1"
+
+
+def test_what_many_objects_have_in_common_they_share() -> None:
+    """Of 10,000 members of a pool each has the same spec, and labels of the same long names."""
+    label = "internal.agents.x-k8s.io/a-name-that-is-longer-than-parsers-remember"
+
+    def claim(name: str, spec: str) -> bytes:
+        return json.dumps({"metadata": {"name": name, "labels": {label: name}}, "spec": {"s": spec}}).encode()
+
+    one, two, other = (SANDBOX_CLAIMS.decode(claim(*each)) for each in (("a", "x"), ("b", "x"), ("c", "y")))
+    assert one.spec is two.spec
+    assert raw_object(other.spec) == {"s": "y"}
+    assert next(iter(one.metadata.labels)) is next(iter(two.metadata.labels))
+    assert (one.metadata.labels, two.metadata.labels) == ({label: "a"}, {label: "b"})
