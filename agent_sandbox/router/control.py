@@ -9,6 +9,7 @@ import anyio
 import anyio.abc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from agent_sandbox.router.accepting import Accepted
 from agent_sandbox.router.answers import json_response, response
 from agent_sandbox.router.errors import RefusalError
 from agent_sandbox.router.http1 import parse_request
@@ -69,17 +70,13 @@ async def serve_control(
         OSError: the address is in use or not this machine's.
     """
     control = Control(registry, ready=ready)
-    async with anyio.create_task_group() as tasks:
-
-        def connected(wire: Wire) -> None:
-            tasks.start_soon(control.serve, wire, name="control client")
-
-        server = await asyncio.get_running_loop().create_server(lambda: Wire(connected), host, port)
-        try:
-            task_status.started(url_of(server.sockets[0]))
-            await anyio.sleep_forever()
-        finally:
-            server.close()
+    accepted = Accepted()
+    server = await asyncio.get_running_loop().create_server(lambda: Wire(accepted.put), host, port)
+    try:
+        task_status.started(url_of(server.sockets[0]))
+        await accepted.serve(control.serve)
+    finally:
+        server.close()
 
 
 def url_of(listening: socket.socket, *, secure: bool = False) -> str:

@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
@@ -18,6 +18,7 @@ import anyio.abc
 from agent_sandbox import tracing
 from agent_sandbox.clock import Clock, SystemClock
 from agent_sandbox.kube import KubeClient
+from agent_sandbox.router.accepting import Accepted
 from agent_sandbox.router.answers import json_response, refusal_response
 from agent_sandbox.router.authorising import Admission, Authoriser
 from agent_sandbox.router.browser import Invitation, cookie_token, invitation, is_foreign, set_cookie
@@ -79,7 +80,7 @@ class _Client:
 
     wire: Wire
     used: bool = False
-    idle: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    idle: anyio.CancelScope | None = None
 
 
 class Router:
@@ -144,14 +145,10 @@ class Router:
         """Serve until `stop`. Shielded: whoever cancels the router asks it to stop, and begun exchanges may end."""
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
-
-                def connected(wire: Wire) -> None:
-                    client = _Client(wire)
-                    self._clients.add(client)
-                    tasks.start_soon(self._serve_client, client, name=f"client {wire.peer}")
-
+                accepted = Accepted()
+                tasks.start_soon(accepted.serve, self._serve_client, name="accepted clients")
                 context = self._certificate.context if self._certificate is not None else None
-                server = await self._listen(lambda: Wire(connected), context)
+                server = await self._listen(lambda: Wire(accepted.put), context)
                 if self._certificate is not None:
                     tasks.start_soon(self._certificate.follow, name="certificate")
                 tasks.start_soon(self._upstreams.keep_clean, name="upstream connections")
@@ -189,8 +186,9 @@ class Router:
         self._closing = True
         # What was accepted in the last moment becomes a client now.
         await anyio.sleep(SETTLE_SECONDS)
-        for client in list(self._clients):
-            client.idle.deadline = min(client.idle.deadline, anyio.current_time() + self._idle_seconds(client))
+        for client in self._clients:
+            if client.idle is not None:
+                client.idle.deadline = min(client.idle.deadline, anyio.current_time() + self._idle_seconds(client))
         with anyio.move_on_after(self.options.drain_timeout):
             while self._clients:
                 self._quiet = anyio.Event()
@@ -198,8 +196,9 @@ class Router:
 
     # One connection
 
-    async def _serve_client(self, client: _Client) -> None:
-        wire = client.wire
+    async def _serve_client(self, wire: Wire) -> None:
+        client = _Client(wire)
+        self._clients.add(client)
         try:
             while await self._serve_request(client) is After.REUSE:
                 pass

@@ -1,7 +1,7 @@
 """A real router before scripted sandboxes: raw sockets on both sides, so that every byte can be looked at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,11 @@ from agent_sandbox_api.core import PODS
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
 
 Behaviour = Callable[["Visit"], Awaitable[None]]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A loop that anyio does not recognise between tasks, as under ``asyncio.run`` where sniffio is installed."""
+    return {"real": asyncio.SelectorEventLoop}
 
 
 def owner(kind: str, uid: str, *, group: str = "extensions.agents.x-k8s.io") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A real daemon on a free port, and a client for it; for the tests of the contract also the example's runtime."""
 
+import asyncio
 import importlib.util
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ import pytest
 from agent_sandbox.sandboxd import SandboxdOptions, serve
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "python-runtime-sandbox" / "main.py"
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A loop that anyio does not recognise between tasks, as under ``asyncio.run`` where sniffio is installed."""
+    return {"real": asyncio.SelectorEventLoop}
 
 
 class Daemon:

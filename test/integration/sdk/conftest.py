@@ -6,7 +6,7 @@ tests that need the embedded one are left out.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,11 @@ from agent_sandbox.sdk.loop_thread import shared_loop
 from agent_sandbox.testing.pretend_cluster import PretendCluster, open_pretend_cluster
 
 KUBECONFIG = Path(os.environ["KUBE_CONFORMANCE_KUBECONFIG"]) if os.environ.get("KUBE_CONFORMANCE_KUBECONFIG") else None
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A loop that anyio does not recognise between tasks, as under ``asyncio.run`` where sniffio is installed."""
+    return {"real": asyncio.SelectorEventLoop}
 
 
 @pytest.fixture
