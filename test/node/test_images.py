@@ -1,9 +1,10 @@
 """Containers made from OCI images, behind the same walls as all others."""
 
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,35 @@ async def test_a_container_writes_to_a_layer_of_its_own_that_a_restart_empties(
     assert "cannot access '/mine'" in second
     assert greeting == "hello from the image\n"
     assert locked.count("Read-only file system") == 2
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory of the machine in which a Pod's user could make something."""
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))
+    directory.chmod(0o777)
+    yield directory
+    shutil.rmtree(directory)
+
+
+async def test_links_of_an_image_lead_mounts_to_its_own_files_and_never_to_the_machines(
+    run_node: RunNode, state_dir: Path, tmp_path: Path, open_to_all: Path
+) -> None:
+    def add() -> None:
+        _add(state_dir, tmp_path / "layout")
+        root = next(state_dir.glob("images/*/rootfs"))
+        (root / "out").symlink_to(f"/oldroot{open_to_all}")
+        (root / "var/lock").symlink_to("/run/lock")
+
+    await anyio.to_thread.run_sync(add)
+    mounts = [{"name": "v", "mountPath": "/out/v"}, {"name": "w", "mountPath": "/var/lock/w"}]
+    volumes = [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}]
+    async with run_node() as stack:
+        script = "echo x > /out/v/x; echo y > /run/lock/w/y; cat /out/v/x /var/lock/w/y"
+        output = await _run(stack, "one", box(script, volumeMounts=mounts), volumes=volumes)
+
+    assert output == "x\ny\n"
+    assert not await anyio.to_thread.run_sync(os.listdir, open_to_all)
 
 
 async def test_commands_are_executed_among_the_images_files_as_its_user(

@@ -28,6 +28,7 @@ from agent_sandbox.local.node.errors import ContainerError, HelperError, ImageEr
 from agent_sandbox.local.node.images import WORKSPACE, Image
 from agent_sandbox.local.node.log_reader import remove_old_runs
 from agent_sandbox.local.node.network import Survivor
+from agent_sandbox.local.node.oci.rooted import path_in_image
 from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, PodSpec, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
@@ -342,8 +343,11 @@ class ContainerRunner:
             hostname=self._parts.facts.pod.spec.hostname or self._parts.record.name,
             argv=[expand(word, known) for word in words],
             env=environment,
-            workdir=inside(self._container.working_dir or image.workdir),
-            mounts=[*mounts, *self._own_files(), self._last_words(directory, owner)],
+            workdir=self._placed(image, self._container.working_dir or image.workdir),
+            mounts=[
+                replace(mount, target=self._placed(image, mount.target))
+                for mount in (*mounts, *self._own_files(), self._last_words(directory, owner))
+            ],
             uid=uid,
             gid=gid,
             file_size=self._file_size(),
@@ -373,6 +377,10 @@ class ContainerRunner:
             ready_port=image.ready_port,
             replaces=self._last_key,
         )
+
+    def _placed(self, image: Image, path: str) -> str:
+        """Where a path of the container lies for who mounts there, and follows no link of the image."""
+        return path_in_image(self._context.directory.images / image.root, path) if image.root else inside(path)
 
     def _file_size(self) -> int | None:
         """What one file may grow to: the limit of ephemeral storage, unless the container has claims, which are no part
@@ -411,7 +419,7 @@ class ContainerRunner:
         if not self._context.network.isolated:
             return []
         found = mounts_of(self._container, self._parts.volumes)
-        return [Mount(await self._source(mount), inside(mount.target), mount.read_only) for mount in found]
+        return [Mount(await self._source(mount), mount.target, mount.read_only) for mount in found]
 
     async def _source(self, mount: VolumeUse) -> str:
         network, record = self._context.network, self._parts.record
@@ -435,7 +443,7 @@ class ContainerRunner:
         if owner != -1:
             os.chown(path, owner, owner)
         path.chmod(0o666)
-        return Mount(self._seen(path), inside(self._container.termination_message_path))
+        return Mount(self._seen(path), self._container.termination_message_path)
 
     def _read_last_words(self, process: ContainerProcess, code: int) -> str:
         path = process.launch.bare_directory.with_name("termination-log")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from agent_sandbox.local.node.errors import ImageError
+from agent_sandbox.local.node.errors import ContainerError, ImageError
 from agent_sandbox.local.node.oci import ImageStore
 from agent_sandbox.local.node.oci.errors import ImageFormatError
 from agent_sandbox.local.node.oci.images import user_ids
 from agent_sandbox.local.node.oci.reference import normalized
+from agent_sandbox.local.node.oci.rooted import path_in_image
 from agent_sandbox.testing.images import Entry, directory, link, make_layout, pack, write_layout
 
 
@@ -181,3 +182,29 @@ def test_a_user_that_the_image_does_not_know_is_an_error() -> None:
 )
 def test_short_names_are_completed(short: str, whole: str) -> None:
     assert normalized(short) == whole
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/srv/x", "/srv/x"),
+        ("srv//./x/", "/srv/x"),
+        ("../../srv/../x", "/x"),
+        ("/var/run/x", "/run/x"),
+        ("/near/x", "/srv/deep/x"),
+        ("/d/x", "/oldroot/tmp/x"),
+        ("/up/x", "/oldroot/x"),
+        ("/", "/"),
+    ],
+)
+def test_a_path_in_an_image_is_what_its_own_programs_take_it_for(tmp_path: Path, path: str, meant: str) -> None:
+    for directory_of in ("srv/deep", "var", "run", "oldroot/tmp"):
+        (tmp_path / directory_of).mkdir(parents=True)
+    for name, target in (
+        ("var/run", "/run"), ("near", "srv/deep"), ("d", "/oldroot/tmp"), ("up", "../../../oldroot"), ("loop", "loop"),
+    ):  # fmt: skip
+        (tmp_path / name).symlink_to(target)
+
+    assert path_in_image(tmp_path, path) == meant
+    with pytest.raises(ContainerError, match="circle"):
+        path_in_image(tmp_path, "/loop/x")
