@@ -110,9 +110,9 @@ class TemplateReconciler:
             meta = policy.metadata
             standing = self._world.policies.get(namespace, meta.name) is not None
             if namespace not in but_not_in and not standing and self._is_used(policy):
-                log.warning("a policy that governs living sandboxes is made again", namespace=namespace, name=meta.name)
                 if await self._carry_out(Create(NETWORK_POLICIES, _as_it_was(policy))) is not None:
-                    continue
+                    continue  # for example because the whole namespace is going
+                log.warning("a policy that governs sandboxes was made again", namespace=namespace, name=meta.name)
             del gone[namespace]
         if gone:
             return SLOW_LOOK
