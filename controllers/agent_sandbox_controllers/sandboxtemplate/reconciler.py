@@ -113,7 +113,8 @@ class TemplateReconciler:
                 if await self._carry_out(Create(NETWORK_POLICIES, _as_it_was(policy))) is not None:
                     continue  # for example because the whole namespace is going
                 log.warning("a policy that governs sandboxes was made again", namespace=namespace, name=meta.name)
-            del gone[namespace]
+            if gone.get(namespace) is policy:  # else it was removed once more meanwhile
+                del gone[namespace]
         if gone:
             return SLOW_LOOK
         self._gone.pop(template, None)
