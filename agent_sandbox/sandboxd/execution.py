@@ -5,6 +5,7 @@ arrives: repetitions wait for, or get, the first one's outcome.
 """
 
 import signal
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,9 @@ from agent_sandbox.sandboxd.reaper import Reaper
 
 OUTPUT_GRACE: Final = 0.25
 """Seconds that output is still waited for once the command has ended but something it started holds its pipes."""
+
+REMEMBERED_OUTPUT: Final = 64 * 1024 * 1024
+"""Bytes of output of ended commands that are kept, in case they are asked for again; beyond, the oldest are dropped."""
 
 KILL_GRACE: Final = 5.0
 """Seconds that a killed command may take to disappear; more means that the kernel does not let it go."""
@@ -81,7 +85,11 @@ class Capture:
 
 @dataclass(eq=False)
 class Execution:
-    """A command on its way, shared by everybody who waits for its outcome."""
+    """A command on its way, shared by everybody who waits for its outcome.
+
+    Attributes:
+        forgotten: whether its outcome was dropped to make room; it is still known that it ran.
+    """
 
     request: ExecuteRequest
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -90,6 +98,12 @@ class Execution:
     waiting: int = 0
     child: Child | None = None
     abandoned: bool = False
+    forgotten: bool = False
+
+    @property
+    def output_size(self) -> int:
+        """Bytes that its outcome holds."""
+        return 0 if self.outcome is None else len(self.outcome.stdout) + len(self.outcome.stderr)
 
     def abandon(self) -> None:
         """Nobody wants the outcome any more: end the command."""
@@ -115,6 +129,10 @@ class Executor:
         self._ttl = ttl
         self._running: set[Execution] = set()
         self._operations: dict[str, Execution] = {}
+        # Named operations that have ended, in the order of their ends; and those of them whose output is kept.
+        self._ended: deque[Execution] = deque()
+        self._with_output: deque[Execution] = deque()
+        self._remembered_output = 0
         self._idle: anyio.Event | None = None
 
     def start(self, tasks: anyio.abc.TaskGroup, reaper: Reaper) -> None:
@@ -155,6 +173,10 @@ class Executor:
             execution.waiting -= 1
             if not execution.done.is_set() and execution.waiting == 0 and not execution.request.keep_running:
                 execution.abandon()
+        if execution.forgotten:
+            raise ConflictError(
+                f"the operation {request.operation_id!r} has ended; its output was dropped to make room for others"
+            )
         if execution.outcome is None:
             raise StoppingError("the daemon stopped while the command was running; the command was killed")
         return execution.outcome
@@ -201,6 +223,7 @@ class Executor:
                 execution.outcome = on_refusal(str(error))
         finally:
             execution.ended_at = anyio.current_time()
+            self._remember(execution)
             execution.done.set()
             self._running.discard(execution)
             if self._idle is not None:
@@ -239,13 +262,27 @@ class Executor:
             seconds=anyio.current_time() - began,
         )
 
+    def _remember(self, execution: Execution) -> None:
+        """Keep a named operation for repetitions; what is too much is dropped, but for what somebody waits for."""
+        if execution.request.operation_id is None:
+            return
+        self._ended.append(execution)
+        if execution.output_size:
+            self._with_output.append(execution)
+            self._remembered_output += execution.output_size
+        while self._remembered_output > REMEMBERED_OUTPUT and not self._with_output[0].waiting:
+            oldest = self._with_output.popleft()
+            self._remembered_output -= oldest.output_size
+            oldest.outcome, oldest.forgotten = None, True
+
     def _forget_old(self) -> None:
-        now = anyio.current_time()
-        for name, execution in list(self._operations.items()):
-            if execution.ended_at is None or now - execution.ended_at <= self._ttl:
-                # In order of their start: a long one at the front only delays forgetting.
-                break
-            del self._operations[name]
+        oldest = anyio.current_time() - self._ttl
+        while self._ended and (self._ended[0].ended_at or 0) < oldest:
+            execution = self._ended.popleft()
+            if self._with_output and self._with_output[0] is execution:
+                self._with_output.popleft()
+                self._remembered_output -= execution.output_size
+            self._operations.pop(execution.request.operation_id or "", None)
 
 
 def refused(reason: str) -> Outcome:

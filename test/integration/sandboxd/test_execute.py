@@ -10,6 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from agent_sandbox.sandboxd import execution
+
 
 def is_gone(pid: int) -> bool:
     """Whether a process has ended (a zombie of somebody else counts)."""
@@ -207,6 +209,22 @@ async def test_command_may_outlive_its_client_and_is_run_once(run_daemon: Any, t
 
     assert [answer["stdout"] for answer in answers] == ["through\ndone\n"] * 3
     assert (tmp_path / "runs").read_text() == "run\n"
+
+
+async def test_output_kept_for_repetitions_is_bounded_and_a_command_without_its_output_does_not_run_again(
+    run_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "REMEMBERED_OUTPUT", 1500)
+    command = "sh -c 'echo x >> ran; head -c 1000 /dev/zero'"
+    async with run_daemon() as daemon:
+        for name in ("first", "second"):
+            assert len((await daemon.execute(command, operation_id=name))["stdout"]) == 1000
+        request = {"command": command, "operation_id": "first"}
+        async with daemon.session.post(daemon.url + "/execute", json=request) as response:
+            assert response.status == 422
+            assert "dropped" in (await response.json())["detail"]
+        assert len((await daemon.execute(command, operation_id="second"))["stdout"]) == 1000
+        assert (daemon.root / "ran").read_text() == "x\nx\n"
 
 
 async def test_operation_identifier_of_another_command_is_refused(run_daemon: Any) -> None:
