@@ -76,6 +76,7 @@ async def execute(asked: Command) -> Result:
         if process.returncode is None:  # too slow, or nobody waits for the answer any more
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     return Result(
         exit_code=await process.wait(),
         stdout=stdout.decode(errors="replace"),
