@@ -87,7 +87,7 @@ async def test_a_node_that_stops_takes_its_processes_with_it_and_keeps_its_pods(
     assert restarted.ips == pod.ips
 
 
-async def test_two_nodes_do_not_work_in_one_state_directory(run_node: RunNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_nodes_do_not_work_in_one_state_directory(run_node: RunNode) -> None:
     async with run_node():
         with pytest.raises(ExceptionGroup) as caught:
             async with run_node():

@@ -13,6 +13,7 @@ import pytest
 
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.local.apiserver import SqliteJournal
+from agent_sandbox.local.node.gvisor_trial import find_program
 from agent_sandbox.local.node.helper_process import end_left_behind
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox.testing.footprint import take_footprint
@@ -90,6 +91,70 @@ async def test_a_command_goes_on_through_kill_minus_nine_with_all_its_output(
     assert inside.out == b"sh\none\n"
     assert after["containerStatuses"] == before["containerStatuses"] == later["containerStatuses"]
     assert (after["podIP"], after["startTime"]) == (before["podIP"], before["startTime"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_program() is None, reason="runsc is not installed: apt-get install runsc")
+async def test_a_pod_in_gvisor_goes_on_in_its_kernel(run_node: RunNode, run_victim: RunVictim) -> None:
+    async with run_victim([pod("one", f"echo mine > /tmp/file; {COUNTER}", runtimeClassName="gvisor")]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        await anyio.sleep(AWAY)
+        async with server_of(victim) as server, run_node(server) as stack:
+            one = await stack.until_ready("one")
+            session = await stack.execute("one", "main", ["sh", "-c", "cat /tmp/file; cat /proc/version"])
+            numbers = [int(line) for line in (await stack.log("one", "main")).split()]
+            await stack.delete_pod("one")
+            shown = await anyio.to_thread.run_sync(take_footprint)
+
+    assert session.out.startswith(b"mine\nLinux version 4.4.0")
+    assert one.status.container_statuses[0].restart_count == 0
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [line for line in shown.processes if MARK in line] == []
+
+
+@pytest.mark.slow
+async def test_a_process_without_walls_goes_on_too(run_node: RunNode, run_victim: RunVictim) -> None:
+    async with run_victim([pod("one", COUNTER)], unisolated=True) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        await anyio.sleep(AWAY)
+        async with server_of(victim) as server, run_node(server, unisolated=True) as stack:
+            one = await stack.until_ready("one")
+            numbers = [int(line) for line in (await stack.log("one", "main")).split()]
+
+    assert one.status.container_statuses[0].restart_count == 0
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 50
+
+
+@pytest.mark.slow
+async def test_volumes_are_those_that_were(run_node: RunNode, run_victim: RunVictim) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}},
+    }
+    volumes = [
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "plain", "emptyDir": {}},
+        {"name": "claim", "persistentVolumeClaim": {"claimName": "data"}},
+    ]
+    mounts = [{"name": entry["name"], "mountPath": f"/{entry['name']}"} for entry in volumes]
+    script = f"for d in memory plain claim; do echo $d > /$d/file; done; {COUNTER}"
+    async with run_victim([claim, pod("one", script, volumes=volumes, volumeMounts=mounts)]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        async with server_of(victim) as server, run_node(server) as stack:
+            await stack.until_ready("one")
+            read = await stack.execute("one", "main", ["sh", "-c", "cat /memory/file /plain/file /claim/file"])
+            process_of(stack, "one").signal(signal.SIGKILL)
+            await stack.until("one", lambda pod: pod.ready and pod.status.container_statuses[0].restart_count == 1)
+            again = await stack.execute("one", "main", ["sh", "-c", "ls /memory /plain /claim"])
+
+    assert read.out == b"memory\nplain\nclaim\n"
+    assert again.out.count(b"file") == 3
 
 
 @pytest.mark.slow
