@@ -45,6 +45,7 @@ LISTEN_VARIABLE: Final = "AGENT_SANDBOX_LISTEN"
 KILLED: Final = 137
 _MESSAGE_BYTES: Final = 4096
 _SHOW_ERROR: Final = 1.0
+_ENFORCEMENT_PATIENCE: Final = 2.0
 _KEPT_RUNS: Final = 2
 """The present run and the one before, for ``logs --previous``; a kubelet keeps as many."""
 
@@ -76,6 +77,7 @@ class PodParts:
         volumes: its volumes by name.
         files: its own files on the host: ``hosts``, ``hostname``, ``resolv.conf`` and a directory per container.
         runtime: what runs them.
+        enforced: set once the network policies that hold for the Pod do.
     """
 
     record: PodRecord
@@ -83,6 +85,7 @@ class PodParts:
     volumes: Mapping[str, Volume]
     files: Path
     runtime: Runtime
+    enforced: anyio.Event
 
 
 class ContainerRunner:
@@ -303,6 +306,8 @@ class ContainerRunner:
         launch = await anyio.to_thread.run_sync(self._launch, image, directory, mounts, pod_ids)
         if image.root:
             launch = await self._on_image(launch, image, directory)
+        with anyio.move_on_after(_ENFORCEMENT_PATIENCE):  # without rules the Pod is closed, not open
+            await self._parts.enforced.wait()
         with anyio.CancelScope(shield=True):  # a few milliseconds; a started process must not be forgotten
             process = self.process = await self._parts.runtime.start(launch)
         self._last_key = process.key

@@ -34,7 +34,6 @@ from agent_sandbox.local.node.volumes import ReferredObjects, VolumeMaker, claim
 log = structlog.get_logger(__name__)
 
 _RETRY: Final = 1.0
-_ENFORCEMENT_PATIENCE: Final = 2.0
 _COALESCE: Final = 0.01
 _LEAST_SIDECAR_GRACE: Final = 2.0
 _EVICTION_GRACE: Final = 1.0
@@ -178,8 +177,7 @@ class PodWorker:
             try:
                 await anyio.to_thread.run_sync(directory.create_pod, self.record)
                 await self._make_network()
-                enforced = self._context.enforced()
-                parts = await self._make_parts(directory.pod(self.record.uid) / "files")
+                parts = await self._make_parts(directory.pod(self.record.uid) / "files", self._context.enforced())
             except (ContainerError, HelperError, KubeError, OSError, ValueError) as error:
                 reason = getattr(error, "reason", "")
                 if str(error) != complained:
@@ -187,8 +185,6 @@ class PodWorker:
                     self._context.report(self.pod, "Warning", "FailedMount", complained)
                     self._wait_all(reason if isinstance(error, ContainerError) else "ContainerCreating", complained)
             else:
-                with anyio.move_on_after(_ENFORCEMENT_PATIENCE):  # without rules the Pod is closed, not open
-                    await enforced.wait()
                 return parts
             await self._context.clock.sleep(_RETRY)
 
@@ -202,7 +198,7 @@ class PodWorker:
             self._states[name] = state.with_state(Waiting(reason, message))
         self._touch()
 
-    async def _make_parts(self, files: Path) -> PodParts:
+    async def _make_parts(self, files: Path, enforced: anyio.Event) -> PodParts:
         runtime = self._runtime = await self._context.runtimes.find(self.pod.spec.runtime_class_name)
         objects = await read_referred(self._context.client, self.pod)
         claims = {name: await self._claim(name) for name in claim_names(self.pod)}
@@ -216,7 +212,7 @@ class PodWorker:
             owned_directory(files / "volumes", self.record.owner)
             owned_directory(files / "containers", self.record.owner)
             write_own_files(files, self.record, self.pod.spec, GATEWAY if self._context.network.isolated else None)
-            return PodParts(self.record, facts, maker.make(), files, runtime)
+            return PodParts(self.record, facts, maker.make(), files, runtime, enforced)
 
         return await anyio.to_thread.run_sync(make)
 

@@ -25,6 +25,7 @@ from agent_sandbox.local.node.helper import channel, namespaces, spawn
 from agent_sandbox.local.node.helper.channel import Message
 from agent_sandbox.local.node.helper.disks import Disks
 from agent_sandbox.local.node.helper.mounts import PodMounts
+from agent_sandbox.local.node.helper.nftables import Load, find_loader
 from agent_sandbox.local.node.helper.output import LogFile
 from agent_sandbox.local.node.helper.processes import Process, Processes, ending
 
@@ -56,7 +57,7 @@ class Helper:
         self._tree: str | None = None
         self._empty_directory = ""
         self._disks: Disks | None = None
-        self._nft = ""
+        self._load_rules: Load | None = None
         self._kept: dict[str, list[int]] = {}
         self._ends = False
         self._operations: dict[str, Answer] = {
@@ -179,8 +180,8 @@ class Helper:
         self._empty_directory = f"{tree}/empty"
         Path(self._empty_directory).mkdir(0o700)
         self._router = namespaces.Router()
-        self._nft = request["nft"]
-        self._run_nft(request["ruleset"])
+        self._load_rules = find_loader(request["nft"])
+        self._apply(request["ruleset"])
         return self._state(), []
 
     def _adopt(self, request: Message, fds: list[int]) -> Reply:
@@ -364,15 +365,13 @@ class Helper:
         return {}, [udp.detach(), tcp.detach()]
 
     def _apply_nft(self, request: Message, _: list[int]) -> Reply:
-        self._run_nft(request["ruleset"])
+        self._apply(request["ruleset"])
         return {}, []
 
-    def _run_nft(self, ruleset: str) -> None:
-        done = subprocess.run(  # noqa: S603 - our own rules to a fixed program
-            [self._nft, "-f", "-"], input=ruleset, text=True, capture_output=True, timeout=10, check=False
-        )
-        if done.returncode != 0:
-            raise OSError(f"nft refused the rules: {done.stderr.strip()}")
+    def _apply(self, ruleset: str) -> None:
+        assert self._load_rules is not None, "Pods without walls have no rules"
+        if failure := self._load_rules(ruleset):
+            raise OSError(f"nft refused the rules: {failure}")
 
 
 def _started(process: Process) -> tuple[dict[str, Any], list[int]]:
