@@ -111,8 +111,13 @@ class ControlGroup:
 
     @property
     def procs(self) -> list[str]:
-        """Files in which a process that writes ``0`` joins the group."""
-        return [str(path / "cgroup.procs") for path in dict.fromkeys(self.directories.values())]
+        """Files in which a process of one thread that writes ``0`` joins the group.
+
+        In version 1 that is the file for threads: the one for processes lets the kernel wait until every processor has
+        passed a quiet moment, 10 ms on an idle machine.
+        """
+        name = "cgroup.procs" if self.unified else "tasks"
+        return [str(path / name) for path in dict.fromkeys(self.directories.values())]
 
     def limit(self, limits: Limits) -> None:
         """Set the limits.
