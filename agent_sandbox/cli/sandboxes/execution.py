@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
@@ -24,7 +24,7 @@ from agent_sandbox.cli.sandboxes.running import Interruptions, first_leaf
 from agent_sandbox.cli.sandboxes.terminal import Keyboard, RawTerminal, ScreenModes
 
 if TYPE_CHECKING:
-    from agent_sandbox.sdk import AsyncProcess, AsyncSandbox, ProcessInfo
+    from agent_sandbox.sdk import AsyncProcess, AsyncSandbox, ProcessInfo, Terminal
 
 GRACE: Final = 5.0
 """Seconds that a command has to end after SIGTERM or SIGHUP, before it is killed."""
@@ -78,30 +78,36 @@ async def execute(sandbox: AsyncSandbox, command: Command, interruptions: Interr
 
 async def start(sandbox: AsyncSandbox, command: Command) -> str:
     """Start it without waiting; gives its id. What it writes while nobody reads is kept up to 8 MiB, the newest."""
-    process = await sandbox.commands.start(
+    process = await _started(sandbox, command, overflow="drop")
+    await process.detach()
+    return process.id
+
+
+async def _started(
+    sandbox: AsyncSandbox,
+    command: Command,
+    *,
+    stdin: bool = False,
+    terminal: Terminal | None = None,
+    overflow: Literal["block", "drop"] = "block",
+) -> AsyncProcess:
+    return await sandbox.commands.start(
         list(command.argv),
         timeout=command.timeout,
         env=command.env,
         cwd=command.cwd,
         user=command.user,
-        overflow="drop",
+        stdin=stdin,
+        terminal=terminal,
+        overflow=overflow,
     )
-    await process.detach()
-    return process.id
 
 
 async def _on_pipes(sandbox: AsyncSandbox, command: Command, interruptions: Interruptions) -> int:
     from agent_sandbox.sdk import UnsupportedByRuntimeError
 
     try:
-        process = await sandbox.commands.start(
-            list(command.argv),
-            timeout=command.timeout,
-            env=command.env,
-            cwd=command.cwd,
-            user=command.user,
-            stdin=command.stdin,
-        )
+        process = await _started(sandbox, command, stdin=command.stdin)
     except UnsupportedByRuntimeError:
         return await _on_legacy_runtime(sandbox, command)
 
@@ -121,14 +127,7 @@ async def _on_terminal(sandbox: AsyncSandbox, command: Command, interruptions: I
 
     own, modes = RawTerminal(STDIN), ScreenModes()
     size = own.size()
-    process = await sandbox.commands.start(
-        list(command.argv),
-        timeout=command.timeout,
-        env=command.env,
-        cwd=command.cwd,
-        user=command.user,
-        terminal=Terminal(*size),
-    )
+    process = await _started(sandbox, command, terminal=Terminal(*size))
 
     async def deliver() -> None:
         async for output in process:
