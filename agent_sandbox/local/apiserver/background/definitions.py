@@ -6,7 +6,7 @@ from agent_sandbox.local.apiserver.custom import CLEANUP_FINALIZER, CUSTOM_RESOU
 from agent_sandbox.local.apiserver.errors import ConflictError, NotFoundError
 from agent_sandbox.local.apiserver.objects import DeleteOptions, Objects, Preconditions, WriteOptions
 from agent_sandbox.local.apiserver.registry import Registry
-from agent_sandbox.local.apiserver.resource_type import JsonObject
+from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.storage import Change, Key, ObjectStore, Stored
 
 _WRITE = WriteOptions(field_manager="custom-resource-cleanup")
@@ -45,13 +45,11 @@ class DefinitionCleaner:
         if resource is not None:
             for instance in self._store.objects(key.name):
                 if not instance.metadata.get("deletionTimestamp"):
-                    await self._delete(instance)
+                    await self._delete(resource, instance)
         if not self._store.objects(key.name):
             await self._objects.update(CUSTOM_RESOURCE_DEFINITIONS, "", key.name, _without_finalizer, _WRITE)
 
-    async def _delete(self, instance: Stored) -> None:
-        resource = self._registry.by_bucket(instance.key.bucket)
-        assert resource is not None
+    async def _delete(self, resource: ResourceType, instance: Stored) -> None:
         options = DeleteOptions(propagation="Background", preconditions=Preconditions(uid=instance.uid))
         try:
             await self._objects.delete(resource, instance.key.namespace, instance.key.name, options)
