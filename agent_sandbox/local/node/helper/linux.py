@@ -1,5 +1,6 @@
 """Linux system calls that the standard library of Python 3.11 lacks, each with the kernel's own error."""
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -29,6 +30,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
+_CLOSE_RANGE = 436
+_CLOSE_RANGE_CLOEXEC = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_POSSIBLE_CAPABILITY = 63
 
@@ -100,6 +103,16 @@ def install_seccomp_filter(program: bytes) -> None:
     fprog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
     result = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0)
     _check(result, "prctl(PR_SET_SECCOMP)")
+
+
+def close_on_exec_from(lowest: int) -> None:
+    """Let no descriptor from this number on reach a program that is started, also not those that a C library opened."""
+    if _libc.syscall(_CLOSE_RANGE, ctypes.c_uint(lowest), ctypes.c_uint(2**32 - 1), _CLOSE_RANGE_CLOEXEC) == 0:
+        return
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a kernel before 5.11; pathlib costs an import
+        with contextlib.suppress(OSError):  # the listing's own
+            if int(name) >= lowest:
+                os.set_inheritable(int(name), False)
 
 
 def place_fds(fds: Iterable[tuple[int, int]]) -> None:

@@ -168,6 +168,7 @@ def _exec_or_report(program: Program, prepare: Callable[[], None], seccomp: byte
         import fcntl
 
         errors = fcntl.fcntl(error_write, fcntl.F_DUPFD_CLOEXEC, 200)
+        linux.close_on_exec_from(3)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         # What the helper and Python ignore is inherited, and a shell cannot trap a signal that was ignored before it.
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
