@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES, SandboxView
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_WARM_POOLS, SandboxTemplate
@@ -48,7 +49,7 @@ class Member:
         """On its way out; it still counts against the pool's size."""
         return self.view.metadata.deleting
 
-    @property
+    @cached_property
     def ready(self) -> bool:
         """Whether a claim could use it at once."""
         return is_ready(self.view)

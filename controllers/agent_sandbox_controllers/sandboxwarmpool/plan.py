@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.extensions.v1alpha1 import (
@@ -53,7 +54,7 @@ class PoolObserved:
         """How many members the pool should have."""
         return self.pool.spec.replicas
 
-    @property
+    @cached_property
     def active(self) -> tuple[Member, ...]:
         """Members that stay."""
         return tuple(member for member in self.members if not member.deleting)
