@@ -7,6 +7,7 @@ it is looked for again now and then, so that installing it is enough.
 """
 
 import os
+import select
 import shutil
 import signal
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class Egress:
         if program is None:
             program = await self._start()
         try:
+            await self._network.keep(_KEPT, *program.fds)
             if program.works or await program.until_ready():
                 self.problem = ""
                 log.info("Pods have a way out of the stack, for those whose policies allow it")
@@ -98,7 +100,13 @@ class Egress:
     async def _find(self) -> "_Program | None":
         """What an earlier node started; it runs as long as somebody holds its other end open, which the helper does."""
         fds = await self._network.kept(_KEPT)
-        return _Program(*fds, works=True) if fds else None
+        if not fds:
+            return None
+        program = _Program(*fds, works=True)
+        if program.has_ended:
+            await program.end()
+            return None
+        return program
 
     async def _start(self) -> "_Program":
         path = shutil.which("slirp4netns", path=_SEARCH)
@@ -108,16 +116,17 @@ class Egress:
         said = os.memfd_create("slirp4netns", os.MFD_CLOEXEC)
         os.set_blocking(ready_read, False)
         try:
-            process = await anyio.open_process(
-                self._command(path, ready_write, end_read),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=said,
-                pass_fds=[ready_write, end_read],
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin"},
-                start_new_session=True,
-            )
+            with anyio.CancelScope(shield=True):  # one that was started must not be lost
+                process = await anyio.open_process(
+                    self._command(path, ready_write, end_read),
+                    stdin=DEVNULL,
+                    stdout=DEVNULL,
+                    stderr=said,
+                    pass_fds=[ready_write, end_read],
+                    cwd="/",
+                    env={"PATH": "/usr/bin:/bin"},
+                    start_new_session=True,
+                )
         except BaseException:
             for fd in (ready_read, end_write, said):
                 os.close(fd)
@@ -125,9 +134,7 @@ class Egress:
         finally:
             os.close(ready_write)
             os.close(end_read)
-        program = _Program(end_write, os.pidfd_open(process.pid), said, ready=ready_read, process=process)
-        await self._network.keep(_KEPT, end_write, program.pidfd, said)
-        return program
+        return _Program(end_write, os.pidfd_open(process.pid), said, ready=ready_read, process=process)
 
     def _command(self, program: str, ready: int, end: int) -> list[str]:
         namespaces = f"/proc/{self._network.pid}/ns"
@@ -152,12 +159,19 @@ class _Program:
         process: Process | None = None,
         works: bool = False,
     ) -> None:
+        self.fds = (end, pidfd, said)
+        """What the next node needs."""
         self._end = end
-        self.pidfd = pidfd
+        self._pidfd = pidfd
         self._said = said
         self._ready = ready
         self._process = process
         self.works = works
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
 
     async def until_ready(self) -> bool:
         """Wait until it works; False if it ended, or does not come."""
@@ -168,7 +182,7 @@ class _Program:
 
     async def until_ended(self) -> None:
         """Wait until it ends by itself."""
-        await anyio.wait_readable(self.pidfd)
+        await anyio.wait_readable(self._pidfd)
 
     async def end(self) -> str:
         """End it; what it said."""
@@ -176,15 +190,15 @@ class _Program:
         if self._ready != -1:
             os.close(self._ready)
         with anyio.move_on_after(_STOP_TIMEOUT) as scope:
-            await anyio.wait_readable(self.pidfd)
+            await anyio.wait_readable(self._pidfd)
         if scope.cancelled_caught:
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            await anyio.wait_readable(self.pidfd)
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await anyio.wait_readable(self._pidfd)
         code = await self._process.wait() if self._process is not None else None
         words = os.pread(self._said, _MESSAGE_BYTES, 0).decode(errors="replace").strip().replace("\n", "; ")
         os.close(self._said)
-        os.close(self.pidfd)
+        os.close(self._pidfd)
         ended = "slirp4netns ended" if code is None else f"slirp4netns ended with code {code}"
         return f"{ended}: {words or 'it said nothing'}"
 

@@ -1,7 +1,7 @@
 """Keeps the pod network's rules equal to what NetworkPolicies allow, while Pods, labels and policies change.
 
 In: informers of Pods, NetworkPolicies and Namespaces. Out: elements of nftables sets, added and removed by difference,
-some 15 ms after a change. What the sets do not hold is refused, so a new Pod, a late update or an error of ours closes
+soon after a change. What the sets do not hold is refused, so a new Pod, a late update or an error of ours closes
 and never opens. Connections that are established already are held to the rules of the moment too.
 """
 
@@ -25,6 +25,9 @@ from agent_sandbox_api.views import raw_object
 log = structlog.get_logger(__name__)
 
 _COALESCE: Final = 0.005
+_REST: Final = 2.0
+"""Pause after a pass, in units of its own length: a pass looks at all Pods, and shall not take all of a processor."""
+
 _RETRY: Final = 1.0
 _HOST_PERIOD: Final = 10.0
 _LOCAL: Final = "/32 host LOCAL"
@@ -78,11 +81,15 @@ class Firewall:
     async def run(self) -> None:
         """Keep the rules right until cancelled; begins with a pod network that allows nothing, or what it did."""
         applied: Rules | None = None
+        host, next_look = frozenset[str](), 0.0
         while True:
+            began = self._clock.monotonic()
             # What a pass sees includes every change until here: whoever waits from now on waits for a later pass.
             self._changed = anyio.Event()
             passing, self._applied = self._applied, anyio.Event()
-            host = await anyio.to_thread.run_sync(host_addresses)
+            if began >= next_look:  # the machine may get another address, about which nobody tells us
+                host = await anyio.to_thread.run_sync(host_addresses)
+                next_look = began + _HOST_PERIOD
             wanted = self._wanted(host)
             try:
                 if commands := replacement(wanted) if applied is None else changes(applied, wanted):
@@ -94,9 +101,12 @@ class Firewall:
             else:
                 applied = wanted
                 passing.set()
-            with anyio.move_on_after(_HOST_PERIOD):  # the machine may get another address, about which nobody tells us
+            ended = self._clock.monotonic()
+            with anyio.move_on_after(_HOST_PERIOD):
                 await self._changed.wait()
-            await self._clock.sleep(_COALESCE)
+            # The first change is enforced at once; of many, several in one pass.
+            pause = max(_COALESCE, _REST * (ended - began))
+            await self._clock.sleep(max(0.0, ended + pause - self._clock.monotonic()))
 
     def _policy_set(self) -> PolicySet:
         policies = [Policy(entry.metadata.namespace, raw_object(entry.spec)) for entry in self._policies.list()]
