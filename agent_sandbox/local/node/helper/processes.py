@@ -103,12 +103,7 @@ class Processes:
         return process
 
     def keep(self, process: Process, fds: Mapping[str, int]) -> None:
-        """Take copies of what belongs to a process.
-
-        Args:
-            process: the process.
-            fds: ``about``, ``input``; ``stdout`` and ``stderr`` together with a ``log`` (see ``Output``).
-        """
+        """Take copies of what the next node needs of a process: ``about`` and ``input``, if they are there."""
         for name in ("about", "input"):
             if name in fds:
                 setattr(process, name, os.dup(fds[name]))

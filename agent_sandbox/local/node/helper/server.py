@@ -287,7 +287,13 @@ class Helper:
             self._processes.forget(request["replaces"])
         if tells_first == -1:
             return _started(process)
-        self._processes.await_first(process, tells_first, lambda: self._reply(request, *_started(process)))
+        asker = self._generation
+
+        def reply() -> None:
+            if asker == self._generation:  # not to the next node, which has asked something else
+                self._reply(request, *_started(process))
+
+        self._processes.await_first(process, tells_first, reply)
         return None
 
     def _enter(self, request: Message, fds: list[int]) -> Reply:
