@@ -23,7 +23,14 @@ def _setup(control: socket.socket, op: str, number: int) -> Any:
 
 
 def _spawn(number: int) -> dict[str, Any]:
-    program = {"argv": ["/bin/sh", "-c", SLOW_TO_TELL], "env": {}, "numbers": [], "more": [], "uid": None, "log": ""}
+    program: dict[str, Any] = {
+        "argv": ["/bin/sh", "-c", SLOW_TO_TELL],
+        "env": {},
+        "numbers": [],
+        "more": [],
+        "uid": None,
+        "log": "",
+    }
     return {
         "id": number,
         "op": "spawn",
