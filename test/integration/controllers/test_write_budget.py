@@ -128,3 +128,23 @@ async def test_a_pod_that_flaps_costs_one_status_write_each_time(make: Any, flap
             await anyio.sleep(5)
 
         assert len(house.writes()) <= flaps
+
+
+@pytest.mark.embedded
+async def test_no_pass_runs_again_for_what_it_has_just_written(make: Any) -> None:
+    """A warm claim: one pass over the claim, three over Sandboxes: once for the one that it got, twice for the new."""
+    async with make.house() as house:
+        await house.make(make.template(), make.pool(replicas=3))
+        await house.ready(SANDBOX_WARM_POOLS, "pool")
+        await house.settle(120)
+
+        def passes(controller: str) -> float:
+            family, labels = "controller_runtime_reconcile_time_seconds_count", {"controller": controller}
+            return house.manager.registry.get_sample_value(family, labels) or 0.0
+
+        before = {name: passes(name) for name in ("sandboxclaim", "sandbox")}
+        await house.make(make.claim())
+        await house.ready(SANDBOX_CLAIMS, "mine")
+        await house.settle(120)
+
+        assert {name: passes(name) - count for name, count in before.items()} == {"sandboxclaim": 1, "sandbox": 3}
