@@ -52,6 +52,7 @@ class ScriptedDaemon:
         received: binary messages from the client.
         signals: signals that were sent.
         knows: whether it still knows the process.
+        others: what else it lists.
         versioned: whether it has the versioned API at all.
     """
 
@@ -63,6 +64,7 @@ class ScriptedDaemon:
         self.notices: list[dict[str, Any]] = []
         self.signals: list[Any] = []
         self.knows = True
+        self.others: list[dict[str, Any]] = []
         self.versioned = True
         self.break_at_start = False
         self.asked = anyio.Event()
@@ -169,7 +171,7 @@ class ScriptedDaemon:
                 raise AssertionError(f"the client sent {message.type}")
 
     async def list(self, request: web.Request) -> web.Response:
-        return web.json_response({"processes": [self.process()] if self.knows else []})
+        return web.json_response({"processes": [*self.others, *([self.process()] if self.knows else [])]})
 
     async def show(self, request: web.Request) -> web.Response:
         if not self.knows:
@@ -236,6 +238,7 @@ async def test_a_broken_connection_loses_and_doubles_nothing() -> None:
 async def test_a_command_is_not_started_twice_when_the_answer_to_its_start_is_lost() -> None:
     daemon = ScriptedDaemon()
     daemon.break_at_start = True
+    daemon.others = [daemon.process(id="p0", operation_id="of another")]
     daemon.script = [output(1, b"once"), daemon.exit()]
     async with serving(daemon) as (commands, _):
         result = await commands.run(["x"])
@@ -248,6 +251,7 @@ async def test_a_start_that_nobody_remembers_is_of_unknown_outcome() -> None:
     daemon = ScriptedDaemon()
     daemon.break_at_start = True
     daemon.knows = False
+    daemon.others = [daemon.process(id="p0", operation_id="of another")]
     async with serving(daemon) as (commands, _):
         with pytest.raises(SandboxOutcomeUnknownError, match="not started again"):
             await commands.run(["x"])

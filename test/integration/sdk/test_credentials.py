@@ -19,11 +19,14 @@ from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeClient, RawResponse
 from agent_sandbox.router import AuthzMode, Directory, Router, RouterOptions
 from agent_sandbox.runtime import Cache
-from agent_sandbox.sdk import AsyncSandboxes, ConnectionOptions, SandboxConfigError, SandboxGoneError
-from agent_sandbox.sdk.credentials import load_key_blocking
+from agent_sandbox.sdk import AsyncSandboxes, ConnectionOptions, SandboxConfigError, SandboxError, SandboxGoneError
+from agent_sandbox.sdk.credentials import TOKEN_SECONDS, Credentials, load_key_blocking
+from agent_sandbox.sdk.lifetime import ServerClock
+from agent_sandbox.sdk.wire import Target
 from agent_sandbox.testing.faults import FaultyTransport
 from agent_sandbox.testing.pretend_cluster import PretendCluster
-from agent_sandbox_api.access import AccessKey
+from agent_sandbox_api.access import AccessKey, access_keys_of
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
 
 CLAIM_KEY = (AuthzMode.CLAIM_KEY,)
 
@@ -212,6 +215,44 @@ async def test_a_client_whose_clock_is_wrong_learns_the_time_and_gets_in(
     async with router_of(cluster) as url, AsyncSandboxes(options=options_of(cluster, url, kube)) as sandboxes:
         sandbox = await sandboxes.create("python")
         assert (await sandbox.run("echo 42")).stdout == "42\n"
+
+
+class _Moved(SystemClock):
+    """A clock that a test puts forward."""
+
+    seconds = 0.0
+
+    def now(self) -> Any:
+        return super().now() + timedelta(seconds=self.seconds)
+
+
+async def test_a_token_is_signed_anew_when_half_of_its_life_has_passed(cluster: PretendCluster) -> None:
+    clock = _Moved()
+    options = ConnectionOptions(kube=cluster.kube)
+    credentials = Credentials(cluster.kube, options, ServerClock(cluster.kube, clock))
+    await credentials.for_new_claim()
+    target = Target("default", "box", claim_name="mine", claim_uid="uid")
+
+    first = credentials.authorization(target)
+    clock.seconds = TOKEN_SECONDS / 2 - 60
+    assert credentials.authorization(target) == first
+    clock.seconds = TOKEN_SECONDS / 2 + 60
+    assert credentials.authorization(target) != first
+
+
+async def test_a_key_is_added_to_the_claim_that_was_meant_and_to_no_other_of_its_name(cluster: PretendCluster) -> None:
+    spec = {"sandboxTemplateRef": {"name": "python"}}
+    body = {"metadata": {"name": "mine"}, "spec": spec}
+    made = await cluster.kube.create(SANDBOX_CLAIMS, body, "default")
+    former = msgspec.structs.replace(made.metadata, uid="of-the-claim-that-had-the-name-before")
+    meant = msgspec.structs.replace(made, metadata=former)
+    options = ConnectionOptions(kube=cluster.kube)
+
+    with pytest.raises(SandboxError):
+        await Credentials(cluster.kube, options, ServerClock(cluster.kube)).enter(meant)
+
+    another = await cluster.kube.get(SANDBOX_CLAIMS, "mine", "default")
+    assert access_keys_of(another.metadata.annotations) == {}
 
 
 def test_the_key_is_made_once_readable_for_its_owner_only(tmp_path: Path) -> None:
