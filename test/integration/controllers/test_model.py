@@ -5,7 +5,7 @@ rules are the invariants of docs/edge-cases.md (design, section 3). At the end a
 cluster must come to rest in a state that is right by its own objects alone. A failing script is printed and can be
 replayed with ``@example``.
 
-``AGENT_SANDBOX_MODEL_EXAMPLES`` sets how many scripts are tried: always the same 100 in ``make test``, 2,000 new
+``AGENT_SANDBOX_MODEL_EXAMPLES`` sets how many scripts are tried: always the same 200 in ``make test``, 2,000 new
 ones in ``make test-nightly``.
 """
 
@@ -32,7 +32,7 @@ from agent_sandbox_api.core import PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SANDBOX_TEMPLATES, SANDBOX_WARM_POOLS
 from agent_sandbox_controllers.object_names import template_id
 
-EXAMPLES = int(os.environ.get("AGENT_SANDBOX_MODEL_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("AGENT_SANDBOX_MODEL_EXAMPLES", "200"))
 PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.shrink or "NO_SHRINK" not in os.environ]
 TEMPLATE_ID = "agents.x-k8s.io/sandbox-template-id"
 BY_USER = {"made-by": "user"}
@@ -571,7 +571,7 @@ def test_whatever_users_nodes_and_networks_do_the_invariants_hold_and_the_cluste
         deadline=None,
         print_blob=True,
         suppress_health_check=list(hypothesis.HealthCheck),
-        derandomize=EXAMPLES <= 100,
+        derandomize=EXAMPLES <= 200,
         phases=PHASES,
     )
     @hypothesis.given(st.lists(steps, max_size=25))
