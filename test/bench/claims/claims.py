@@ -108,8 +108,8 @@ async def measure(arguments: argparse.Namespace, admin: Path, account: Path, fol
         for name, command in subjects.items():
             print(f"round {number + 1} of {arguments.rounds}: {name}", file=sys.stderr)
             # As in an image, whose modules are compiled: a process that starts again must not compile them anew.
-            environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "pycache"), "PYTHONDONTWRITEBYTECODE": ""}
-            async with Processes(name, command, kubeconfig=account, folder=folder, environment=environment) as subject:
+            compiled = {"PYTHONPYCACHEPREFIX": str(folder / "pycache"), **os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+            async with Processes(name, command, kubeconfig=account, folder=folder, environment=compiled) as subject:
                 dialect = await find_dialect(client, arguments.api_version)
                 report = await run(client, dialect, subject, options, clock=SystemClock(), say=say)
             rounds[name].append(report)
