@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from agent_sandbox.kube import KubeClient
+from agent_sandbox.kube import KubeClient, MergePatch
 from agent_sandbox.local.apiserver import SqliteJournal
 from agent_sandbox.local.node.gvisor_trial import find_program
 from agent_sandbox.local.node.helper_process import end_left_behind
@@ -27,9 +27,8 @@ AWAY = 0.6
 
 
 def pod(name: str, script: str, **more: Any) -> dict[str, Any]:
-    spec = {
-        key: more.pop(key) for key in ("restartPolicy", "initContainers", "volumes", "runtimeClassName") if key in more
-    }
+    keys = ("activeDeadlineSeconds", "restartPolicy", "initContainers", "volumes", "runtimeClassName")
+    spec = {key: more.pop(key) for key in keys if key in more}
     container = {"name": "main", "image": "localhost/host", "command": ["sh", "-c", f"{script} # {MARK}"], **more}
     metadata = {"name": name, "labels": {"app": name}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
@@ -126,6 +125,22 @@ async def test_a_process_without_walls_goes_on_too(run_node: RunNode, run_victim
     assert one.status.container_statuses[0].restart_count == 0
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) > 50
+
+
+@pytest.mark.slow
+async def test_the_deadline_of_a_pod_is_counted_from_its_own_start(run_node: RunNode, run_victim: RunVictim) -> None:
+    async with run_victim([pod("one", COUNTER, activeDeadlineSeconds=1000)]) as victim:
+        await victim.until_ready()
+        await victim.kill()
+        async with server_of(victim) as server:
+            status = await status_of(server, "one")
+            patch = MergePatch({"status": {"startTime": "2026-01-01T00:00:00Z"}})
+            await client_of(server).patch(PODS, "one", patch, "default", subresource="status")
+            async with run_node(server) as stack:
+                failed = await stack.until("one", lambda pod: pod.status.phase == "Failed")
+
+    assert status["phase"] == "Running"
+    assert failed.status.reason == "DeadlineExceeded"
 
 
 @pytest.mark.slow

@@ -125,9 +125,8 @@ class PodWorker:
         if reason is not None:  # bound to us by name, so there was no way to keep it Pending
             self._fail("NodeAffinity", reason.message)
             return
-        deadline = self.pod.spec.active_deadline_seconds
         try:
-            with self._life, anyio.fail_after(deadline):
+            with self._life, anyio.fail_after(self._time_left()):
                 parts = await self._prepare()
                 async with anyio.create_task_group() as upkeep:
                     upkeep.start_soon(self._refresh_forever, name=f"files of {self.pod.key}")
@@ -145,6 +144,13 @@ class PodWorker:
             )
             await self._drop_network()
             await anyio.to_thread.run_sync(self._free_disk)
+
+    def _time_left(self) -> float | None:
+        """Seconds until the Pod's active deadline, which a node that took it over goes on counting; None: for ever."""
+        deadline = self.pod.spec.active_deadline_seconds
+        if deadline is None:
+            return None
+        return max(0.0, deadline - (self._context.clock.now() - self._started_at).total_seconds())
 
     def _free_disk(self) -> None:
         """An ended Pod keeps its logs, and nothing that it wrote."""
