@@ -320,7 +320,12 @@ class ContainerRunner:
         lower = f"images/{image.root}"
         try:
             root = await network.root_of_container(
-                record.uid, f"{self.name}-root", lower, f"{layer}/upper", f"{layer}/work"
+                record.uid,
+                f"{self.name}-root",
+                lower,
+                f"{layer}/upper",
+                f"{layer}/work",
+                read_only=launch.box.read_only_root,
             )
         except HelperError as error:
             message = f"the image's files cannot be mounted by overlayfs: {error}"

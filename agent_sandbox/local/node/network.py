@@ -364,7 +364,9 @@ class PodNetwork:
         reply, _ = await self.request("below", pod=pod, name=name, root=root, path=path, owner=owner)
         return str(reply["path"])
 
-    async def root_of_container(self, pod: str, name: str, lower: str, upper: str, work: str) -> str:
+    async def root_of_container(
+        self, pod: str, name: str, lower: str, upper: str, work: str, *, read_only: bool
+    ) -> str:
         """Path, for containers' set-up, of a root file system: ``upper`` over the read-only ``lower``.
 
         Args:
@@ -373,8 +375,11 @@ class PodNetwork:
             lower: the image's files, relative to ``tree``, like the two that follow.
             upper: where changes go.
             work: an empty directory beside that, for the kernel.
+            read_only: the runtime will show it so.
         """
-        reply, _ = await self.request("overlay", pod=pod, name=name, lower=lower, upper=upper, work=work)
+        reply, _ = await self.request(
+            "overlay", pod=pod, name=name, lower=lower, upper=upper, work=work, read_only=read_only
+        )
         return str(reply["path"])
 
     async def attach_disk(self, name: str, file: str, owner: int) -> str:

@@ -39,6 +39,8 @@ from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
 
 MIB = 1024 * 1024
 SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+OWN_PROCESSES = ["unshare", "--user", "--map-root-user", "--pid", "--mount-proc", "--kill-child"]
+"""As in a Pod, the daemon's end is the end of its commands: nothing is left of a test that kills it."""
 
 
 def may_mount() -> bool:
@@ -48,6 +50,9 @@ def may_mount() -> bool:
     except FileNotFoundError:
         return False
     return done.returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(not may_mount(), reason="this machine allows no user namespace of our own")
 
 
 @dataclass(frozen=True)
@@ -137,24 +142,27 @@ async def run_until_killed(sandbox: AsyncSandboxClient, daemon: DaemonProcess, e
     assert await anyio.Path(daemon.root / "runs").read_text() == "\n"
 
 
+@needs_namespaces
 async def test_a_sandbox_deleted_under_a_legacy_run_is_gone_however_the_connection_ended(
     cluster: PretendCluster, tmp_path: Path
 ) -> None:
-    async with daemon_process(tmp_path / "root") as daemon, sandbox_in(cluster, daemon) as sandbox:
+    async with daemon_process(tmp_path / "root", OWN_PROCESSES) as daemon, sandbox_in(cluster, daemon) as sandbox:
         await sandbox.sandbox.delete()
         await run_until_killed(sandbox, daemon, SandboxGoneError)
 
 
+@needs_namespaces
 async def test_a_daemon_killed_under_a_legacy_run_leaves_the_outcome_unknown_and_is_not_asked_again(
     cluster: PretendCluster, tmp_path: Path
 ) -> None:
-    async with daemon_process(tmp_path / "root") as daemon, sandbox_in(cluster, daemon) as sandbox:
+    async with daemon_process(tmp_path / "root", OWN_PROCESSES) as daemon, sandbox_in(cluster, daemon) as sandbox:
         await run_until_killed(sandbox, daemon, SandboxOutcomeUnknownError)
 
 
+@needs_namespaces
 @pytest.mark.slow
 async def test_a_killed_daemon_ends_a_stream_within_five_seconds(cluster: PretendCluster, tmp_path: Path) -> None:
-    async with daemon_process(tmp_path / "root") as daemon, sandbox_in(cluster, daemon) as sandbox:
+    async with daemon_process(tmp_path / "root", OWN_PROCESSES) as daemon, sandbox_in(cluster, daemon) as sandbox:
         process = await sandbox.commands.start("echo begun; exec sleep 1000")
         assert (await anext(process)).text == "begun\n"
         daemon.kill()
@@ -163,7 +171,7 @@ async def test_a_killed_daemon_ends_a_stream_within_five_seconds(cluster: Preten
 
 
 @pytest.mark.node
-@pytest.mark.skipif(not may_mount(), reason="this machine lets us make no file system of our own (user namespaces)")
+@needs_namespaces
 async def test_a_full_disk_is_its_own_error_keeps_the_old_file_and_is_cured_by_removing(
     cluster: PretendCluster, tmp_path: Path
 ) -> None:

@@ -42,8 +42,9 @@ RUNTIMES = {
     "bubblewrap": RuntimeUnderTest("localhost/host"),
     "bubblewrap-on-an-image": RuntimeUnderTest("localhost/shell:1"),
     "gvisor": RuntimeUnderTest("localhost/host", "gvisor", at_once=6),
+    "gvisor-on-an-image": RuntimeUnderTest("localhost/shell:1", "gvisor", at_once=6),
 }
-SLOW = {"bubblewrap-on-an-image", "gvisor"}
+SLOW = RUNTIMES.keys() - {"bubblewrap"}
 
 
 @pytest.fixture(

@@ -62,10 +62,12 @@ class PodMounts:
         self._mounted.setdefault(pod, []).append(target)
         return target
 
-    def overlay(self, pod: str, name: str, lower: str, upper: str, work: str) -> str:
+    def overlay(self, pod: str, name: str, lower: str, upper: str, work: str, *, read_only: bool) -> str:
         """A root file system: ``upper`` over the read-only ``lower``, all relative to the tree; its path.
 
-        A restarted container gets a new one.
+        A restarted container gets a new one. One that its runtime will show ``read_only`` is mounted without flags:
+        gVisor remounts it within a user namespace, where the kernel lets no flag go. Nobody can put a device there,
+        and images bring none.
         """
         target, is_new = self._target(pod, name)
         if not is_new:
@@ -75,7 +77,8 @@ class PodMounts:
         layers = f"lowerdir={self._tree}/{lower},upperdir={self._tree}/{upper},workdir={self._tree}/{work}"
         # Without the machine's root, the kernel keeps its notes in attributes that a user may write.
         data = layers if self._privileged else f"{layers},userxattr"
-        linux.mount("overlay", target, "overlay", linux.MS_NOSUID | linux.MS_NODEV, data)
+        flags = 0 if read_only else linux.MS_NOSUID | linux.MS_NODEV
+        linux.mount("overlay", target, "overlay", flags, data)
         self._mounted.setdefault(pod, []).append(target)
         return target
 

@@ -350,7 +350,9 @@ class Helper:
     def _overlay(self, request: Message, _: list[int]) -> Reply:
         assert self._mounts is not None, "Pods without walls have no root file system"
         layers = (request["lower"], request["upper"], request["work"])
-        return {"path": self._mounts.overlay(request["pod"], request["name"], *layers)}, []
+        return {
+            "path": self._mounts.overlay(request["pod"], request["name"], *layers, read_only=request["read_only"])
+        }, []
 
     def _attach(self, request: Message, _: list[int]) -> Reply:
         assert self._disks is not None, "Pods without walls have no volumes"
