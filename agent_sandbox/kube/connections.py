@@ -121,6 +121,7 @@ class Connections:
         # The last one used goes first, so that those too many age and are closed.
         self._resting: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
+        self._now = asyncio.get_running_loop().time
 
     async def exchange(self, method: str, request: bytes) -> RawResponse:
         """Send the bytes of a request and return its answer."""
@@ -155,13 +156,13 @@ class Connections:
     def _rest(self, connection: _Connection) -> None:
         """Keep a connection whose exchange came to its end; on any other the answer to come would be the next one's."""
         if connection.is_usable:
-            connection.rests_since = anyio.current_time()
+            connection.rests_since = self._now()
             self._resting.append(connection)
         else:
             connection.abort()
 
     def _drop_old(self) -> None:
-        oldest = anyio.current_time() - REST_SECONDS
+        oldest = self._now() - REST_SECONDS
         while self._resting and self._resting[0].rests_since < oldest:
             self._resting.popleft().abort()
 

@@ -4,6 +4,7 @@ Many times the requests per CPU second of kubernetes_asyncio's client (test/benc
 built twice and nothing is decoded that nobody reads.
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -92,7 +93,7 @@ class AiohttpTransport:
         while True:
             headers = await self._request_headers(content_type)
             try:
-                with anyio.fail_after(timeout):
+                async with asyncio.timeout(timeout):  # a scope of anyio's costs as much as half of the exchange
                     answer = await exchange(method, target, headers, body)
             except (CannotConnectError, BrokenConnectionError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _no_answer(error, f"{method} {self._base}{path}", timeout) from error

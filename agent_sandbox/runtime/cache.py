@@ -6,7 +6,7 @@ stores that they concern.
 
 import random
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -54,6 +54,8 @@ class Cache:
         self._watch = watch or WatchOptions()
         self._metrics = metrics
         self._informers: dict[tuple[Resource[Any], str, str], Informer[Any]] = {}
+        # The same informers by kind alone: those that an own write concerns.
+        self._by_resource: dict[Resource[Any], tuple[Informer[Any], ...]] = {}
         # The group in which informers run; None before run() and after it.
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -73,6 +75,7 @@ class Cache:
             self._client, resource, clock=self._clock, random=self._random, options=options, metrics=self._metrics
         )
         self._informers[key] = informer
+        self._by_resource[resource] = (*self._by_resource.get(resource, ()), informer)
         if self._tasks is not None:
             self._tasks.start_soon(informer.run, name=f"informer {resource}")
         return informer
@@ -123,21 +126,22 @@ class Cache:
 
     @contextmanager
     def writing(self, resource: Resource[Any], namespace: str, name: str) -> Iterator[None]:
-        """While inside, this process writes that object: its changes are told as own; see ``Informer.writing``."""
-        with ExitStack() as informers:
-            for (known, _, _), informer in self._informers.items():
-                if known == resource:
-                    informers.enter_context(informer.writing(namespace, name))
+        """While inside, this process writes that object: its changes are told as own; see ``Informer.begin_write``."""
+        concerned = self._by_resource.get(resource, ())
+        for informer in concerned:
+            informer.begin_write(namespace, name)
+        try:
             yield
+        finally:
+            for informer in concerned:
+                informer.end_write(namespace, name)
 
     def remember(self, resource: Resource[V], view: V) -> None:
         """Enter the answer to an own write into every store that it concerns."""
-        for (known, _, _), informer in self._informers.items():
-            if known == resource:
-                informer.remember(view)
+        for informer in self._by_resource.get(resource, ()):
+            informer.remember(view)
 
     def bury(self, resource: Resource[Any], namespace: str, name: str, uid: str) -> None:
         """Enter an own delete into every store that it concerns."""
-        for (known, _, _), informer in self._informers.items():
-            if known == resource:
-                informer.bury(namespace, name, uid)
+        for informer in self._by_resource.get(resource, ()):
+            informer.bury(namespace, name, uid)

@@ -241,15 +241,16 @@ class Worker:
         """One reconcile of a key in hand, and what follows for the key."""
         started = self._clock.monotonic()
         self._metrics.active.inc()
+        bound = structlog.contextvars.bind_contextvars(
+            controller=self._name,
+            namespace=request.namespace,
+            name=request.name,
+            reconcileID=str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
+        )
         try:
-            with structlog.contextvars.bound_contextvars(
-                controller=self._name,
-                namespace=request.namespace,
-                name=request.name,
-                reconcileID=str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
-            ):
-                await self._attempt(request)
+            await self._attempt(request)
         finally:
+            structlog.contextvars.reset_contextvars(**bound)
             self._metrics.active.dec()
             self._metrics.seconds.observe(self._clock.monotonic() - started)
 

@@ -5,8 +5,7 @@ decides nothing; the next step is a controller's mapping from changes to keys.
 """
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeAlias
 
@@ -168,22 +167,21 @@ class Informer(Generic[V]):
 
     # Own writes
 
-    @contextmanager
-    def writing(self, namespace: str, name: str) -> Iterator[None]:
-        """While inside, this process writes an object: what is news of it is told as an ``own`` change.
+    def begin_write(self, namespace: str, name: str) -> None:
+        """From now to ``end_write`` this process writes an object: what is news of it is told as an ``own`` change.
 
         The watch is often faster than the answer, which alone can tell whose change it was. What turns out to have been
         somebody else's is told once more, as such, so that whoever left it out as ``own`` hears of it after all.
         """
-        writes = self._writes.setdefault((namespace, name), _OwnWrites())
-        writes.under_way += 1
-        try:
-            yield
-        finally:
-            writes.under_way -= 1
-            if not writes.under_way:
-                del self._writes[namespace, name]
-                self._tell([replace(change, own=False) for change in writes.presumed if not writes.made(change)])
+        self._writes.setdefault((namespace, name), _OwnWrites()).under_way += 1
+
+    def end_write(self, namespace: str, name: str) -> None:
+        """The write that began is over, however it ended."""
+        writes = self._writes[namespace, name]
+        writes.under_way -= 1
+        if not writes.under_way:
+            del self._writes[namespace, name]
+            self._tell([replace(change, own=False) for change in writes.presumed if not writes.made(change)])
 
     def remember(self, view: V) -> None:
         """Enter the answer to an own write, so that the next reconcile sees it."""
