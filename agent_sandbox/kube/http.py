@@ -133,12 +133,12 @@ class AiohttpTransport:
         name = f"{method} {self._base}{path}"
         answer = await self._open(session, method, url, limits, name)
         if answer.status == 401 and await self._credentials.refresh():
-            _hang_up(answer)
+            hang_up(answer)
             answer = await self._open(session, method, url, limits, name)
         try:
             yield _Stream(answer, name, read_timeout)
         finally:
-            _hang_up(answer)
+            hang_up(answer)
 
     async def open_websocket(
         self, path: str, *, query: tuple[tuple[str, str], ...] = (), protocols: tuple[str, ...]
@@ -294,7 +294,7 @@ def _encoded_request(method: str, target: str, host: str, headers: Mapping[str, 
     return "\r\n".join((*lines, "", "")).encode("latin-1") + (body or b"")
 
 
-def _hang_up(answer: aiohttp.ClientResponse) -> None:
+def hang_up(answer: aiohttp.ClientResponse) -> None:
     """End a connection in the middle of its answer; a TLS goodbye would wait for a peer that is still sending."""
     connection = answer.connection
     if connection is not None and connection.transport is not None:

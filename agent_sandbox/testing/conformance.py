@@ -18,6 +18,7 @@ import anyio
 import msgspec
 import yaml
 
+from agent_sandbox.kube.http import hang_up
 from agent_sandbox.local.apiserver import ApiRequest, UserInfo
 from agent_sandbox.local.apiserver.http import split_query
 from agent_sandbox.testing.apiserver import InMemoryApiServer
@@ -101,8 +102,11 @@ class HttpWire:
     async def lines(self, path: str, query: str) -> AsyncIterator[bytes]:
         async with self._session.get(f"{self._url}{path}?{query}") as answer:
             assert answer.status == 200, await answer.text()
-            async for line in answer.content:
-                yield line
+            try:
+                async for line in answer.content:
+                    yield line
+            finally:
+                hang_up(answer)  # a test that has seen enough ends before the server's goodbye
 
 
 class _NoWire:
