@@ -97,7 +97,7 @@ install: ## Bring the four kinds (CRDs), and nothing else.
 	$(KUBECTL) apply --server-side -k config/crd
 
 .PHONY: uninstall
-uninstall: ## Remove the four kinds, and with them every sandbox.
+uninstall: ## Remove the four kinds, and with them every sandbox; lists them first.
 	@hack/remove.sh kinds
 
 .PHONY: deploy

@@ -52,6 +52,15 @@ def crds(cluster: Kubernetes) -> set[str]:
 def test_install_and_uninstall_are_each_others_inverse(cluster: Kubernetes) -> None:
     make(cluster, "install")
     assert len(crds(cluster)) == 4
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.kubectl("apply", "-f", str(REPOSITORY / "config" / "samples" / "sandbox.yaml"))
+    told = make(cluster, "uninstall").stderr
+    assert crds(cluster) == set()
+    assert "sandbox.agents.x-k8s.io/my-sandbox" in told, "what goes is listed before it goes"
+
+
+def test_kinds_that_nobody_has_read_are_removed_at_once(cluster: Kubernetes) -> None:
+    make(cluster, "install")
     make(cluster, "uninstall")
     assert crds(cluster) == set()
 
