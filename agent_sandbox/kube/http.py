@@ -8,7 +8,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
@@ -210,10 +210,12 @@ class AiohttpTransport:
             self._connections = None
         sessions = (self._requests, self._watches)
         self._requests = self._watches = None
-        with anyio.CancelScope(shield=True):  # a caller that is being cancelled must not leave the second one open
-            for session in sessions:
-                if session is not None:
-                    await session.close()
+        # A caller that is being cancelled must not leave the second one open: Task.cancel() goes through the shield.
+        with anyio.CancelScope(shield=True):
+            async with AsyncExitStack() as stack:
+                for session in sessions:
+                    if session is not None:
+                        stack.push_async_callback(session.close)
 
     async def _request_headers(self, content_type: str | None) -> dict[str, str]:
         headers = dict(self._headers)

@@ -13,7 +13,7 @@ async def run_batch(do: Callable[[Item], Awaitable[None]], items: Iterable[Item]
 
     Raises:
         ValueError: ``at_once`` is less than one.
-        Exception: the first that a call raised; the others were cancelled and have ended.
+        Exception: the first that a call, or the giving of items, raised; the others were cancelled and have ended.
     """
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}, but at least one must be allowed")
@@ -30,8 +30,12 @@ async def run_batch(do: Callable[[Item], Awaitable[None]], items: Iterable[Item]
             places.release()
 
     async with anyio.create_task_group() as tasks:
-        for item in items:
-            await places.acquire()
-            tasks.start_soon(one, item)
+        try:
+            for item in items:
+                await places.acquire()
+                tasks.start_soon(one, item)
+        except Exception as error:
+            failures.append(error)
+            tasks.cancel_scope.cancel()
     if failures:
         raise failures[0]

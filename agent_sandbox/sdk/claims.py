@@ -7,6 +7,7 @@ polled. A condition that waiting cannot cure ends the wait at once.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -275,12 +276,18 @@ async def _create(
         while True:
             try:
                 return await kube.create(SANDBOX_CLAIMS, body, request.namespace)
-            except (OutcomeUnknownError, AlreadyExistsError) as error:
+            except (OutcomeUnknownError, AlreadyExistsError, ServerError) as error:
+                failure = error  # each may come although an attempt of ours was carried out
+            except KubeError as error:
+                raise explain(error, doing) from error
+            try:
                 claim = await _find_own(kube, request.namespace, name, operation_id)
                 if claim is not None:
                     return claim
-                if isinstance(error, AlreadyExistsError):
-                    raise explain(error, doing) from error
+                if not isinstance(failure, OutcomeUnknownError):
+                    raise explain(failure, doing) from failure
+            except (TransportError, ServerError, TooManyRequestsError):
+                pass  # whether it exists is not known yet
             except KubeError as error:
                 raise explain(error, doing) from error
             await anyio.sleep(_FIRST_PAUSE)
@@ -292,7 +299,7 @@ async def _create(
 async def _find_own(kube: KubeClient, namespace: str, name: str, operation_id: str) -> SandboxClaimView | None:
     try:
         claim = await kube.get(SANDBOX_CLAIMS, name, namespace)
-    except (NotFoundError, TransportError):
+    except NotFoundError:
         return None
     return claim if claim.metadata.annotations.get(ANNOTATION_OPERATION) == operation_id else None
 
@@ -301,9 +308,10 @@ async def _find_late(kube: KubeClient, namespace: str, name: str, operation_id: 
     """Look for a claim whose request was given up: the server may still be about to write it."""
     with anyio.move_on_after(_LATE_SECONDS):
         while True:
-            claim = await _find_own(kube, namespace, name, operation_id)
-            if claim is not None:
-                return claim
+            with suppress(KubeError):
+                claim = await _find_own(kube, namespace, name, operation_id)
+                if claim is not None:
+                    return claim
             await anyio.sleep(_FIRST_PAUSE)
     return None
 

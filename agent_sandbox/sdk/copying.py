@@ -67,25 +67,25 @@ class _Work:
 
 
 class _Tally:
-    """Adds up the progress of files that are copied side by side."""
+    """Adds up the progress of files that are copied side by side.
+
+    Attributes:
+        bytes: all that arrived.
+    """
 
     def __init__(self, items: list[_Item], receiver: ProgressReceiver | None) -> None:
+        self.bytes = 0
         self._total = sum(item.size for item in items)
         self._done: dict[str, int] = {}
         self._receiver = receiver
 
     async def note(self, item: _Item, done: int) -> None:
         """A file has come so far."""
+        self.bytes += done - self._done.get(item.path, 0)
         self._done[item.path] = done
         if self._receiver is not None:
-            arrived = sum(self._done.values())
             # A file may have grown since it was counted.
-            await call_with(self._receiver, TransferProgress(arrived, max(self._total, arrived), item.path))
-
-    @property
-    def bytes(self) -> int:
-        """All that arrived."""
-        return sum(self._done.values())
+            await call_with(self._receiver, TransferProgress(self.bytes, max(self._total, self.bytes), item.path))
 
 
 async def call_with(receiver: ProgressReceiver, progress: TransferProgress) -> None:

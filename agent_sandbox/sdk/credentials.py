@@ -145,6 +145,8 @@ class Credentials:
             return False
         except KubeError as error:
             raise explain(error, f"adding a key to SandboxClaim {meta.namespace}/{meta.name}") from error
+        if len(self._entered) >= _KEPT:
+            self._entered.clear()
         self._entered.add(meta.uid)
         return True
 

@@ -141,7 +141,7 @@ class AsyncFiles:
 
         Raises:
             SandboxFileNotFoundError: there is no such file.
-            SandboxProtocolError: the checksum is wrong, twice.
+            SandboxProtocolError: the checksum is wrong again and again.
         """
         return await Download(self._wire, path, Path(target), on_progress).receive()
 

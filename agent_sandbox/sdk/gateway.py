@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from agent_sandbox.kube import GoneError, KubeClient, KubeError, TransportError
+from agent_sandbox.kube import GoneError, KubeClient, KubeError, ServerError, TooManyRequestsError, TransportError
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.errors import GatewayTimeoutError
 from agent_sandbox_api.resource import Resource
@@ -97,7 +97,7 @@ async def find_gateway_url(kube: KubeClient, name: str, namespace: str, *, schem
                 host = await _watch(kube, name, namespace, found.resource_version)
                 if host is not None:
                     return f"{scheme}://{host}"
-            except (GoneError, TransportError):
+            except (GoneError, TransportError, ServerError, TooManyRequestsError):
                 await anyio.sleep(_PAUSE)
             except KubeError as error:
                 raise explain(error, f"looking for Gateway {namespace}/{name}") from error

@@ -79,9 +79,14 @@ class Mirror:
         side: Preference | None = {"up": "local", "down": "remote"}.get(direction, prefer)  # type: ignore[assignment]
         self._agreed = {path: state for path, state in self._agreed.items() if path in local or path in remote}
         try:
-            await run_batch(lambda item: self._act(*item, side), actions.items(), at_once=AT_ONCE)
+            await run_batch(
+                lambda item: self._act(*item, side, local.get(item[0]), remote.get(item[0])),
+                actions.items(),
+                at_once=AT_ONCE,
+            )
         finally:
-            await anyio.to_thread.run_sync(self._write_state)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._write_state)
         done = {action: tuple(sorted(paths)) for action, paths in self._done.items()}
         return SyncReport(
             uploaded=done[Action.UPLOAD],
@@ -91,20 +96,28 @@ class Mirror:
             conflicts=done[Action.CONFLICT],
         )
 
-    async def _act(self, path: str, action: Action, prefer: Preference | None) -> None:
+    async def _act(
+        self,
+        path: str,
+        action: Action,
+        prefer: Preference | None,
+        local: Fingerprint | None,
+        remote: Fingerprint | None,
+    ) -> None:
+        # What was read is noted as it was before the reading: a change that comes meanwhile is one for the next sync.
         here, there = self._here(path), self._there(path)
         if action is Action.COMPARE:
             if await self._is_equal(here, there):
-                await self._agree(path)
+                await self._agree(path, local, remote)
                 return
             action = resolved(Action.CONFLICT, prefer) or Action.CONFLICT
         match action:
             case Action.UPLOAD:
                 await self._files.upload(here, there)
-                await self._agree(path)
+                await self._agree(path, local, None)
             case Action.DOWNLOAD:
                 await self._files.download(there, here)
-                await self._agree(path)
+                await self._agree(path, None, remote)
             case Action.REMOVE_LOCAL:
                 await anyio.Path(here).unlink(missing_ok=True)
                 self._agreed.pop(path, None)
@@ -115,10 +128,14 @@ class Mirror:
                 self._agreed.pop(path, None)
         self._done[action].append(path)
 
-    async def _agree(self, path: str) -> None:
-        status = await anyio.Path(self._here(path)).stat()
-        entry = await self._files.stat(self._there(path))
-        self._agreed[path] = Agreement(Fingerprint(status.st_size, status.st_mtime), fingerprint_of(entry))
+    async def _agree(self, path: str, local: Fingerprint | None, remote: Fingerprint | None) -> None:
+        """Note that both sides are equal; a side of which no fingerprint is given has just been written."""
+        if local is None:
+            status = await anyio.Path(self._here(path)).stat()
+            local = Fingerprint(status.st_size, status.st_mtime)
+        if remote is None:
+            remote = fingerprint_of(await self._files.stat(self._there(path)))
+        self._agreed[path] = Agreement(local, remote)
 
     async def _is_equal(self, here: Path, there: str) -> bool:
         digest = hashlib.sha256()

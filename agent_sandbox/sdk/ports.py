@@ -1,7 +1,6 @@
 """The network ports of a sandbox, seen from here."""
 
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -202,16 +201,12 @@ async def _serve(client: SocketStream, forwarder: PortForwarder, pod: PodReferen
     async with client:
         try:
             end = await forwarder.dial(pod.namespace, pod.name, port)
-        except KubeError as error:
+        except (KubeError, OSError) as error:
             _log.warning("a connection to port %s of %s cannot be opened: %s", port, pod.name, error)
             return
-        async with await _stream(end) as remote, anyio.create_task_group() as tasks:
+        async with await UNIXSocketStream.from_socket(end) as remote, anyio.create_task_group() as tasks:
             tasks.start_soon(_pump, client, remote, tasks)
             tasks.start_soon(_pump, remote, client, tasks)
-
-
-async def _stream(end: socket.socket) -> UNIXSocketStream:
-    return await UNIXSocketStream.from_socket(end)
 
 
 async def _pump(source: ByteStream, sink: ByteStream, tasks: anyio.abc.TaskGroup) -> None:

@@ -235,13 +235,14 @@ class Download:
         if not await self._wire.speaks_v1():
             # Nothing would tell whether what an earlier call left is part of the same content.
             await anyio.Path(self._partial).unlink(missing_ok=True)
-        failures = 0
+        failures, most = 0, await self._size()
         while True:
-            before = await self._size()
             try:
                 await self._receive_rest()
             except _BROKEN:
-                failures = 0 if await self._size() > before else failures + 1
+                size = await self._size()
+                failures = 0 if size > most else failures + 1
+                most = max(most, size)
                 if failures >= ATTEMPTS:
                     raise
                 await anyio.sleep(_PAUSE)
@@ -250,6 +251,7 @@ class Download:
                 await anyio.Path(self._partial).replace(self._target)
                 return (await anyio.Path(self._target).stat()).st_size
             await anyio.Path(self._partial).unlink()  # the file changed between two attempts: begin again
+            most = 0
             failures += 1
             if failures >= ATTEMPTS:
                 raise SandboxProtocolError(f"downloading {self._path!r}: the checksum is wrong again and again")
@@ -263,6 +265,8 @@ class Download:
     async def _receive_rest(self) -> None:
         """Append what is missing; a file that has become another one is begun anew."""
         offset = await self._size()
+        if not self._tag and not await self._wire.speaks_v1():
+            offset = 0  # neither a tag nor a checksum would tell that this is another content by now
         headers = {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"

@@ -7,7 +7,15 @@ from typing import Final
 
 import anyio
 
-from agent_sandbox.kube import EventType, GoneError, KubeClient, KubeError, ServerError, TransportError
+from agent_sandbox.kube import (
+    EventType,
+    GoneError,
+    KubeClient,
+    KubeError,
+    ServerError,
+    TooManyRequestsError,
+    TransportError,
+)
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.results import SandboxChange, SandboxInfo
 from agent_sandbox.sdk.status import info_of
@@ -51,7 +59,7 @@ class ClaimWatch:
                             yield change
             except GoneError:
                 continue  # the version is too old: list again
-            except (TransportError, ServerError) as error:
+            except (TransportError, ServerError, TooManyRequestsError) as error:
                 if not listed_once:
                     raise explain(error, "listing sandboxes") from error
                 await anyio.sleep(_PAUSE)

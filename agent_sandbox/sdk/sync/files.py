@@ -99,7 +99,7 @@ class Files(Facade[AsyncFiles]):
 
         Raises:
             SandboxFileNotFoundError: there is no such file.
-            SandboxProtocolError: the checksum is wrong, twice.
+            SandboxProtocolError: the checksum is wrong again and again.
         """
         return self._run(
             lambda job: self._inner.download(

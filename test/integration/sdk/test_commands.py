@@ -36,6 +36,9 @@ BREAK = object()
 SILENCE = object()
 """In a script: nothing is said until the client gives up, and the next attachment goes on behind it."""
 
+SIGNAL = object()
+"""In a script: a signal is waited for."""
+
 
 def output(sequence: int, data: bytes, channel: int = 1) -> bytes:
     """A piece of output on the wire."""
@@ -46,7 +49,7 @@ class ScriptedDaemon:
     """Speaks the versioned API; what it says in a stream is a script.
 
     Attributes:
-        script: messages of the stream; ``BREAK`` cuts the connection.
+        script: messages of the stream; ``BREAK`` cuts the connection, ``SIGNAL`` waits for a signal.
         starts: the start requests.
         attachments: the ``after`` of each attachment.
         received: binary messages from the client.
@@ -63,6 +66,8 @@ class ScriptedDaemon:
         self.received: list[bytes] = []
         self.notices: list[dict[str, Any]] = []
         self.signals: list[Any] = []
+        self.signalled = anyio.Event()
+        self.show_status = 200
         self.knows = True
         self.others: list[dict[str, Any]] = []
         self.versioned = True
@@ -147,7 +152,9 @@ class ScriptedDaemon:
                 async for _ in socket:
                     pass
                 return socket
-            if isinstance(message, str):  # wait for input: "stdin" one binary message, "eof" the end of input
+            if message is SIGNAL:
+                await self.signalled.wait()
+            elif isinstance(message, str):  # wait for input: "stdin" one binary message, "eof" the end of input
                 await self.take(socket, message)
             elif isinstance(message, bytes):
                 await socket.send_bytes(message)
@@ -176,10 +183,11 @@ class ScriptedDaemon:
     async def show(self, request: web.Request) -> web.Response:
         if not self.knows:
             return web.json_response({"code": "NOT_FOUND", "message": "no such process"}, status=404)
-        return web.json_response(self.process())
+        return web.json_response(self.process(), status=self.show_status)
 
     async def signal(self, request: web.Request) -> web.Response:
         self.signals.append(await request.json())
+        self.signalled.set()
         return web.json_response({})
 
 
@@ -348,6 +356,19 @@ async def test_input_arrives_once_although_the_connection_broke() -> None:
         (offset,) = struct.unpack_from(">Q", message)
         whole[offset : offset + len(message) - 8] = message[8:]
     assert bytes(whole) == b"hello world"
+
+
+async def test_input_that_cannot_be_sent_ends_the_command_and_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone, the command would wait for the rest of its input for ever."""
+    monkeypatch.setattr(process_module, "STDIN_WINDOW", 0)
+    daemon = ScriptedDaemon()
+    daemon.script = ["stdin", SIGNAL, daemon.exit(-9)]
+    daemon.show_status = 500
+    async with serving(daemon) as (commands, _):
+        with pytest.raises(SandboxRequestError, match="500"), anyio.fail_after(10):
+            await commands.run(["cat"], stdin="hello", timeout=None)
+
+    assert daemon.signals == [{"signal": "SIGKILL", "scope": "group"}]
 
 
 async def test_callbacks_get_whole_characters_and_may_be_async() -> None:

@@ -36,19 +36,23 @@ class DirectoryDaemon:
     Attributes:
         root: the directory.
         breaks: bytes of bodies after which a connection is cut, once each.
+        arrived: set by a test when the client has them; None cuts after a moment.
         requests: method, path and query of each request.
         checksum: what it says instead of the right checksum.
         versioned: whether it has the versioned API at all.
+        tagged: whether it names each content by a tag, by which a broken download is continued.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.breaks: list[int] = []
+        self.arrived: anyio.Event | None = None
         self.requests: list[str] = []
         self.ranges: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.checksum: str | None = None
         self.versioned = True
+        self.tagged = True
         self.uploads: dict[str, bytearray] = {}
         self.full = False
         self.events: list[dict[str, Any]] = []
@@ -96,16 +100,24 @@ class DirectoryDaemon:
         data = (self.root / request.match_info["path"].lstrip("/")).read_bytes()
         wanted = request.headers.get("Range", "")
         self.ranges.append(wanted)
+        tag = f'"{hashlib.sha256(data).hexdigest()[:8]}"' if self.tagged else ""
+        if request.headers.get("If-Range", tag) != tag:
+            wanted = ""
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if start and start >= len(data):
             return web.Response(status=416)
-        answer = web.StreamResponse(status=206 if start else 200, headers={"ETag": '"1"'})
+        answer = web.StreamResponse(status=206 if start else 200, headers={"ETag": tag} if tag else {})
         answer.content_length = len(data) - start
         await answer.prepare(request)
         end = start + self.breaks.pop(0) if self.breaks else len(data)
         await answer.write(data[start:end])
         if end < len(data):
-            await anyio.sleep(0.02)  # what arrives together with the end of the connection is lost to the client
+            # What arrives together with the end of the connection is lost to the client.
+            if self.arrived is None:
+                await anyio.sleep(0.02)
+            else:
+                await self.arrived.wait()
+                self.arrived = anyio.Event()
             assert request.transport is not None
             request.transport.close()
         return answer
@@ -350,6 +362,48 @@ async def test_what_an_earlier_call_left_of_another_content_is_thrown_away(
         await files.download("source", tmp_path / "target")
 
     assert (tmp_path / "target").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_a_file_that_changes_while_a_legacy_runtime_gives_it_is_never_half_old_half_new(
+    daemon: DirectoryDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tagged: bool
+) -> None:
+    """Such a runtime has no checksum that would tell; its tag does, and one without a tag is asked for everything."""
+    monkeypatch.setattr(transfers, "_PAUSE", 0)
+    daemon.versioned, daemon.tagged = False, tagged
+    (daemon.root / "source").write_bytes(b"o" * 1000)
+    daemon.breaks, daemon.arrived = [300], anyio.Event()
+
+    def change(_: int) -> None:
+        (daemon.root / "source").write_bytes(b"n" * 900)
+        assert daemon.arrived is not None
+        daemon.arrived.set()
+
+    async with serving(daemon) as files:
+        size = await files.download("source", tmp_path / "target", on_progress=change)
+
+    assert size == 900
+    assert (tmp_path / "target").read_bytes() == b"n" * 900
+    assert daemon.ranges == ["", "bytes=300-" if tagged else ""]
+
+
+async def test_a_download_that_has_to_begin_anew_each_time_gives_up_when_it_gets_no_further(
+    daemon: DirectoryDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "_PAUSE", 0)
+    daemon.versioned = daemon.tagged = False
+    (daemon.root / "source").write_bytes(b"x" * 1000)
+    daemon.breaks, daemon.arrived = [200, 300, 100, 300, 200, 300, 100, *[100] * 20], anyio.Event()
+
+    def arrived(_: int) -> None:
+        assert daemon.arrived is not None
+        daemon.arrived.set()
+
+    async with serving(daemon) as files:
+        with pytest.raises(SandboxOutcomeUnknownError, match="broke"):
+            await files.download("source", tmp_path / "target", on_progress=arrived)
+
+    assert len(daemon.ranges) == 2 + transfers.ATTEMPTS
 
 
 async def test_a_stream_gives_pieces_from_any_place(daemon: DirectoryDaemon) -> None:

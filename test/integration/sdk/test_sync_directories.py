@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
-from agent_sandbox.sdk import AsyncFiles, AsyncSandboxClient, SandboxProtocolError, SyncReport
+from agent_sandbox.sdk import AsyncFiles, AsyncSandboxClient, FileEntry, SandboxProtocolError, SyncReport
 from agent_sandbox.testing.pretend_cluster import PretendCluster
 
 
@@ -60,6 +61,72 @@ async def test_changes_go_over_and_conflicts_stay(cluster: PretendCluster, tmp_p
     assert report == SyncReport(uploaded=("a",), downloaded=("b",), conflicts=("c",))
     assert settled == SyncReport(downloaded=("c",))
     assert tree(local) == tree(remote) == {"a": "here", "b": "there", "c": "also there"}
+
+
+async def test_a_change_in_the_middle_of_a_sync_goes_over_with_the_next(
+    cluster: PretendCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was written to just after it had been read counted as equal for ever."""
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="1", c="same")
+    put(remote, b="1", c="same")
+    async with opened(cluster) as files:
+        upload, download, stream = files.upload, files.download, files.stream
+
+        async def upload_and_change(source: Path, path: str) -> int:
+            size = await upload(source, path)
+            put(local, a="newer here")
+            return size
+
+        async def download_and_change(path: str, target: Path) -> int:
+            size = await download(path, target)
+            put(remote, b="newer there")
+            return size
+
+        async def stream_and_change(path: str) -> AsyncIterator[bytes]:
+            async for piece in stream(path):
+                yield piece
+            put(remote, c="changed there")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "upload", upload_and_change)
+            patched.setattr(files, "download", download_and_change)
+            patched.setattr(files, "stream", stream_and_change)
+            await files.sync(local, "project")
+        second = await files.sync(local, "project")
+
+    assert second == SyncReport(uploaded=("a",), downloaded=("b", "c"))
+    assert tree(local) == tree(remote) == {"a": "newer here", "b": "newer there", "c": "changed there"}
+
+
+async def test_a_sync_that_is_broken_off_remembers_what_it_has_done(
+    cluster: PretendCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="1", b="22")
+    async with opened(cluster) as files:
+        upload, stat, noted = files.upload, files.stat, anyio.Event()
+
+        async def upload_one(source: Path, path: str) -> int:
+            if path.endswith("b"):
+                await noted.wait()
+                scope.cancel()
+                await anyio.sleep_forever()
+            return await upload(source, path)
+
+        async def stat_and_note(path: str) -> FileEntry:
+            entry = await stat(path)
+            noted.set()
+            return entry
+
+        with monkeypatch.context() as patched, anyio.CancelScope() as scope:
+            patched.setattr(files, "upload", upload_one)
+            patched.setattr(files, "stat", stat_and_note)
+            await files.sync(local, "project")
+        (remote / "a").unlink()
+        report = await files.sync(local, "project", delete=True)
+
+    assert report == SyncReport(uploaded=("b",), removed_local=("a",))
 
 
 async def test_removals_go_over_only_when_told(cluster: PretendCluster, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The transport over sockets, against real servers that behave and misbehave."""
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -261,6 +262,28 @@ async def test_closing_while_being_cancelled_leaves_no_session_open() -> None:
         assert session.closed
         assert connections is not None
         assert not connections.resting
+
+
+async def test_a_task_that_is_cancelled_while_it_closes_leaves_no_session_open() -> None:
+    """``Task.cancel()`` goes through a shielded scope, and hit the closing of the first session."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text="{}")
+
+    async with served(handler) as url:
+        transport = AiohttpTransport(url)
+        sessions = [transport._request_session(), transport._watch_session()]
+        for session in sessions:
+            async with session.get(url) as answer:
+                await answer.read()
+        closing = asyncio.get_running_loop().create_task(transport.aclose())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+        assert [session.closed for session in sessions] == [True, True]
 
 
 # Connections

@@ -15,6 +15,7 @@ from agent_sandbox.sdk import (
     SandboxConnectionError,
     SandboxGoneError,
     SandboxOutcomeUnknownError,
+    SandboxPermissionError,
     SandboxPodFailedError,
     SandboxReadyTimeoutError,
     SandboxRequestError,
@@ -129,6 +130,47 @@ async def test_a_lost_request_is_sent_again_under_the_same_name() -> None:
         claim = await create_claim(api.kube, ClaimRequest("python"), now=NOW)
 
         assert [item.metadata.uid for item in await api.claims()] == [claim.metadata.uid]
+
+
+@pytest.mark.parametrize("away", [Fault.error(503), Fault.error(429), Fault.unreachable(), Fault.lost_request()])
+async def test_a_claim_whose_answer_was_lost_is_found_although_the_server_is_away_for_a_while(away: Fault) -> None:
+    """The second attempt is told that the name is taken: by the first one, as a look at it shows in the end."""
+    async with open_api() as api:
+        api.faults.inject(Fault.lost_answer(), method="POST")
+        api.faults.inject(away, method="GET", times=2)
+        claim = await create_claim(api.kube, ClaimRequest("python"), now=NOW)
+
+        assert [item.metadata.uid for item in await api.claims()] == [claim.metadata.uid]
+
+
+async def test_a_claim_that_was_written_although_the_server_says_that_it_failed_is_found() -> None:
+    """ "etcdserver: request timed out" is such a 500: the write may have been carried out."""
+    async with open_api() as api:
+        api.faults.inject(Fault.lost_answer(), method="POST")
+        api.faults.inject(Fault.error(503), method="GET")
+        api.faults.inject(Fault.error(500, "InternalError"), method="POST")
+        claim = await create_claim(api.kube, ClaimRequest("python"), now=NOW)
+
+        assert [item.metadata.uid for item in await api.claims()] == [claim.metadata.uid]
+
+
+async def test_a_server_that_fails_to_write_the_claim_is_an_error_at_once() -> None:
+    async with open_api() as api:
+        api.faults.inject(Fault.error(500, "InternalError"), method="POST")
+        began = anyio.current_time()
+        with pytest.raises(SandboxRequestError, match="500"):
+            await create_claim(api.kube, ClaimRequest("python"), now=NOW)
+
+        assert anyio.current_time() == began
+        assert await api.claims() == []
+
+
+async def test_who_may_not_read_the_claim_hears_so_in_the_words_of_the_sdk() -> None:
+    async with open_api() as api:
+        api.faults.inject(Fault.lost_answer(), method="POST")
+        api.faults.inject(Fault.error(403, "Forbidden"), method="GET")
+        with pytest.raises(SandboxPermissionError):
+            await create_claim(api.kube, ClaimRequest("python"), now=NOW)
 
 
 async def test_a_name_that_is_taken_is_an_error_and_the_other_claim_stays() -> None:

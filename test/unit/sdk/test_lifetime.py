@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from agent_sandbox.kube import KubeClient, RawResponse, UnreachableError
@@ -23,15 +25,16 @@ class Server:
         self.requests = 0
         self._clock = clock
         self._offset = offset
-        self._header = header
+        self.header = header
 
     async def request(self, method: str, path: str, **options: Any) -> RawResponse:
         """Answer with the server's time."""
         self.requests += 1
-        if self._header is None:
+        await anyio.lowlevel.checkpoint()
+        if self.header is None:
             raise UnreachableError("away")
         time = (self._clock.now() + self._offset).astimezone(UTC).replace(microsecond=0)
-        headers: Mapping[str, str] = {self._header: format_datetime(time, usegmt=True)}
+        headers: Mapping[str, str] = {self.header: format_datetime(time, usegmt=True)}
         return RawResponse(200, headers, b"{}")
 
 
@@ -64,3 +67,29 @@ async def test_the_server_is_asked_again_only_after_a_while(virtual_clock: Virtu
     await virtual_clock.sleep(601)
     await clock.now()
     assert server.requests == 2
+
+
+async def test_who_asks_while_the_time_is_being_measured_waits_for_it(virtual_clock: VirtualClock) -> None:
+    """Of many sandboxes that are made at once, all but the first got ends by this machine's clock."""
+    server = Server(virtual_clock, timedelta(hours=1))
+    clock = ServerClock(KubeClient(server), virtual_clock)  # type: ignore[arg-type]
+    times: list[datetime] = []
+
+    async def ask() -> None:
+        times.append(await clock.now())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask)
+
+    assert server.requests == 1
+    assert [time - virtual_clock.now() > timedelta(minutes=59) for time in times] == [True] * 3
+
+
+async def test_a_server_that_was_away_is_asked_again(virtual_clock: VirtualClock) -> None:
+    server = Server(virtual_clock, timedelta(hours=1), None)
+    clock = ServerClock(KubeClient(server), virtual_clock)  # type: ignore[arg-type]
+    assert await clock.now() == virtual_clock.now()
+    server.header = "Date"
+
+    assert await clock.now() - virtual_clock.now() > timedelta(minutes=59)
