@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from agent_sandbox.testing.commands import run_command
 from agent_sandbox.testing.footprint import take_footprint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+PATIENCE = 180.0
+"""Seconds for a command, many times what a machine needs whose one core is shared: only one that hangs takes them."""
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
 
@@ -40,7 +43,7 @@ def clean(environment: dict[str, str]) -> Iterator[None]:
     place = Path(environment["TMPDIR"])
     before = take_footprint(place)
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := take_footprint(place).appeared_since(before)) and time.monotonic() < deadline:
         threading.Event().wait(0.05)  # what a killed parent takes with it needs a moment to end
     assert left == {}
@@ -56,25 +59,26 @@ def run(environment: dict[str, str], clean: None) -> Iterator[Run]:
 
 
 def runner(environment: dict[str, str]) -> Run:
-    """A function that runs a command and, unless told otherwise, insists on its success."""
+    """A function that runs a command and, unless told otherwise, insists on its success.
 
-    def run_command(*command: str, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+    One that does not end in time is killed, and shown with what it wrote last and what its processes do.
+    """
+
+    def run(*command: str, timeout: float = PATIENCE, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = run_command(*command, timeout=timeout, cwd=REPOSITORY, env=environment)
         if check:
             assert done.returncode == 0, f"{command} failed\n{done.stdout}\n{done.stderr}"
         return done
 
-    return run_command
+    return run
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running stack with the sample template applied, shared by all modules; each removes what it made."""
     home = tmp_path_factory.mktemp("stack")
-    run_command = runner(environment_of(home / "home") | {"AGENT_SANDBOX_STATE_DIR": str(home / "state")})
-    run_command(*UP)
-    run_command("agent-sandbox", "apply", "-f", "config/samples/sandboxtemplate.yaml")
+    run = runner(environment_of(home / "home") | {"AGENT_SANDBOX_STATE_DIR": str(home / "state")})
+    run(*UP)
+    run("agent-sandbox", "apply", "-f", "config/samples/sandboxtemplate.yaml")
     yield home / "state"
-    run_command("agent-sandbox", "local", "down", "--purge")
+    run("agent-sandbox", "local", "down", "--purge")

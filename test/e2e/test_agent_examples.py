@@ -20,12 +20,13 @@ import pytest
 
 from agent_sandbox import AsyncSandboxes, ConnectionOptions, SandboxClient
 from agent_sandbox.local.node import gvisor_trial
+from agent_sandbox.testing.commands import run_command
 from agent_sandbox.testing.pages import applied_on_a_cluster, lines_of_example
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.node,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH"),
 ]
 
@@ -68,9 +69,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory, metrics_port: str) -> Iterat
     program = str(Path(sys.executable).with_name("agent-sandbox"))
     ports = ["--api-port", "0", "--router-port", "0", "--metrics-port", metrics_port]
     where = ["--state-dir", str(state), "--quiet"]
-    subprocess.run([program, "local", "up", "--background", *ports, *where], check=True)
+    up = run_command(program, "local", "up", "--background", *ports, *where, timeout=180)
+    assert up.returncode == 0, up.stderr
     yield state
-    subprocess.run([program, "local", "down", "--purge", *where], check=True)
+    down = run_command(program, "local", "down", "--purge", *where, timeout=180)
+    assert down.returncode == 0, down.stderr
 
 
 @pytest.fixture
@@ -80,15 +83,7 @@ def type_(stack: Path, environment: dict[str, str]) -> Type:
 
     def type_lines(lines: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         script = "\n".join(line for line in lines if not line.startswith("agent-sandbox local up"))
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_command("bash", "-euo", "pipefail", "-c", script, timeout=400, cwd=REPOSITORY, env=environment)
         assert not check or done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -139,15 +134,8 @@ def test_secure_template_on_a_machine_without_gvisor(tmp_path: Path, environment
         ]
     )
 
-    done = subprocess.run(
-        ["unshare", "--mount", "bash", "-euo", "pipefail", "-c", script],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    in_bash = ["bash", "-euo", "pipefail", "-c", script]
+    done = run_command("unshare", "--mount", *in_bash, timeout=400, cwd=REPOSITORY, env=environment)
 
     assert done.returncode == 1, done.stderr
     assert "runtimeClassName 'gvisor': runsc is not installed" in done.stderr
@@ -183,7 +171,7 @@ async def claims(stack: Path, type_: Type) -> AsyncIterator[Callable[[], Any]]:
 
 async def until(claims: Callable[[], Any], count: int) -> None:
     """Wait until the server, another process, holds so many claims."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while len(await claims()) != count:  # noqa: ASYNC110
             await anyio.sleep(0.05)
 
@@ -299,7 +287,7 @@ async def test_over_stdio_the_mcp_sandbox_goes_before_the_signal_ends_the_server
         await process.stdin.send(hello.encode())
         await until(claims, 1)
         process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             status = await process.wait()
         left = await claims()
 

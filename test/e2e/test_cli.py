@@ -2,29 +2,26 @@
 
 import json
 import os
-import pty
-import re
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from agent_sandbox.cli import main
+from agent_sandbox.testing.terminal import Screen
 
 pytestmark = [
     pytest.mark.node,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     # The loop of a verb in this process ends while a TLS connection waits for the server's farewell; a process of its
     # own takes such sockets with it.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -171,7 +168,7 @@ class Running:
     def ended_by(self, number: signal.Signals) -> int:
         """Send it a signal and wait for its end."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -357,67 +354,19 @@ def test_names_are_completed_from_the_cluster(type_: Type, box: str, monkeypatch
 # On a terminal
 
 
-@dataclass
-class Screen:
-    """A terminal with a program on it, as a person has one before them."""
-
-    process: int
-    master: int
-    shown: bytes = field(default=b"")
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self.master, text.encode())
-
-    def wait_for(self, pattern: str) -> str:
-        """Wait until something is shown that was not before; gives it, and forgets all until there."""
-        deadline = time.monotonic() + 30
-        while (found := re.search(pattern.encode(), self.shown)) is None:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{pattern!r} never came: {self.shown!r}"
-            if select.select([self.master], [], [], left)[0]:
-                self.shown += os.read(self.master, 65536)
-        self.shown = self.shown[found.end() :]
-        return found[0].decode()
-
-    def resize(self, columns: int, rows: int) -> None:
-        """Pull at the window's corner."""
-        termios.tcsetwinsize(self.master, (rows, columns))
-
-    def status(self) -> int:
-        """How the program ended."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if select.select([self.master], [], [], 0.05)[0]:
-                with suppress(OSError):
-                    self.shown += os.read(self.master, 65536)
-            ended, status = os.waitpid(self.process, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-        raise AssertionError(f"it does not end: {self.shown!r}")
-
-
 @pytest.fixture
 def open_screen(stack: Path) -> Iterator[Callable[..., Screen]]:
     """Start the command on a terminal of its own."""
-    screens: list[Screen] = []
+    with ExitStack() as cleanup:
 
-    def begin(*arguments: str) -> Screen:
-        process, master = pty.fork()
-        if not process:
-            os.environ["AGENT_SANDBOX_STATE_DIR"] = str(stack)
+        def begin(*arguments: str) -> Screen:
             # The shell around it tells what the terminal is like before and afterwards.
-            os.execvp("sh", ["sh", "-c", 'stty -g; "$@"; echo "status=$?"; stty -g', "sh", PROGRAM, *arguments])
-        screen = Screen(process, master)
-        screen.resize(100, 30)
-        screens.append(screen)
-        return screen
+            around = ["sh", "-c", 'stty -g; "$@"; echo "status=$?"; stty -g', "sh", PROGRAM]
+            screen = Screen(*around, *arguments, env={**os.environ, "AGENT_SANDBOX_STATE_DIR": str(stack)})
+            cleanup.callback(screen.close)
+            return screen
 
-    yield begin
-    for screen in screens:
-        os.close(screen.master)  # hangs up
-        with suppress(ChildProcessError):
-            os.waitpid(screen.process, 0)
+        yield begin
 
 
 def test_a_shell_on_the_terminal_has_its_size_takes_ctrl_c_and_leaves_the_terminal_as_it_was(
@@ -460,12 +409,11 @@ def test_a_closed_window_ends_the_command(open_screen: Callable[..., Screen], ty
     screen = open_screen("exec", "-it", box, "--", "sh", "-c", "echo in''side; sleep 1234")
     screen.wait_for("inside")
 
-    os.close(screen.master)
-    screen.master = os.open(os.devnull, os.O_RDONLY)
-    deadline = time.monotonic() + 20
-    while b"1234" in type_("run", box, "ps", "ax").out and time.monotonic() < deadline:
+    screen.hang_up()
+    deadline = time.monotonic() + 60
+    while b"1234" in (listed := type_("run", box, "ps", "ax").out) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert b"1234" not in type_("run", box, "ps", "ax").out
+    assert b"1234" not in listed
 
 
 @pytest.mark.slow
@@ -488,23 +436,18 @@ def test_vi_fills_the_window_follows_its_size_and_saves(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_shell_completes_verbs_and_names(
-    shell: str, stack: Path, box: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shell_completes_verbs_and_names(shell: str, stack: Path, box: str, tmp_path: Path) -> None:
     """Typed with the Tab key in the real shell, as docs/cli.md says to set it up."""
     import shutil
 
     if shutil.which(shell) is None:
         pytest.skip(f"this machine has no {shell}: apt-get install {shell}")
-    process, master = pty.fork()
-    if not process:
-        os.environ |= {
-            "AGENT_SANDBOX_STATE_DIR": str(stack), "HOME": str(tmp_path), "PS1": "> ", "TERM": "dumb",
-            "PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}",
-        }  # fmt: skip
-        os.execvp(shell, [shell, "--norc", "--noprofile", "-i"] if shell == "bash" else [shell, "-f", "-i"])
-    screen = Screen(process, master)
-    screen.resize(200, 50)
+    environment = {
+        **os.environ, "AGENT_SANDBOX_STATE_DIR": str(stack), "HOME": str(tmp_path), "PS1": "> ", "TERM": "dumb",
+        "PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    options = ["--norc", "--noprofile", "-i"] if shell == "bash" else ["-f", "-i"]
+    screen = Screen(shell, *options, env=environment, columns=200, rows=50)
     try:
         if shell == "zsh":
             screen.type("autoload -Uz compinit && compinit -u\n")
@@ -517,4 +460,4 @@ def test_a_shell_completes_verbs_and_names(
         screen.type("\x15exit\n")
         assert screen.status() == 0
     finally:
-        os.close(master)
+        screen.close()

@@ -16,7 +16,7 @@ from agent_sandbox.testing.pages import applied_on_a_cluster, lines_of_example
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.node,
-    pytest.mark.timeout(600),  # the first time, what an example needs is fetched and compiled
+    pytest.mark.timeout(1200),  # the first time, what an example needs is fetched and compiled
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH"),
 ]
 
@@ -38,7 +38,7 @@ def follow(run: Run, environment: dict[str, str]) -> Callable[[str], str]:
         if fetched.returncode:
             pytest.skip(f"what examples/{example} needs is not to be had: {fetched.stderr.strip()}")
         script = "\n".join(lines_of_example(EXAMPLES / example, "On this machine"))
-        said = run("bash", "-euo", "pipefail", "-c", script, timeout=240).stdout
+        said = run("bash", "-euo", "pipefail", "-c", script, timeout=400).stdout
         check_cluster_commands(run, example)
         return said
 

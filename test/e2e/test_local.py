@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/local.md"
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 UP = ("agent-sandbox", "local", "up", "--background", "--api-port", "0", "--router-port", "0")
 
-pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_the_commands_of_the_page_on_the_local_node_work_as_written(
@@ -26,7 +26,7 @@ def test_the_commands_of_the_page_on_the_local_node_work_as_written(
     shell_image(tmp_path / "layout")
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
-    said = run("bash", "-euo", "pipefail", "-c", f"cd {tmp_path}\n" + "\n".join(blocks), timeout=100).stdout
+    said = run("bash", "-euo", "pipefail", "-c", f"cd {tmp_path}\n" + "\n".join(blocks), timeout=400).stdout
 
     assert "ok       isolation" in said
     assert "localhost/tool:1" in said

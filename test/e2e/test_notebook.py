@@ -18,7 +18,7 @@ import pytest
 from agent_sandbox.sdk import AsyncSandbox, AsyncSandboxes, ConnectionOptions
 from agent_sandbox.testing.browser import Page, chromium
 
-pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = REPOSITORY / "build" / "notebook"
 ARTEFACTS = REPOSITORY / "build" / "artefacts"

@@ -46,7 +46,7 @@ def script_of(block: Block) -> str:
     return ""
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_every_page_works_as_written(run: Run, environment: dict[str, str]) -> None:
     """One stack with the sample template and pool; for each page a shell of its own, and nothing left of it after."""
     home = Path(environment["HOME"])
@@ -65,4 +65,4 @@ def test_every_page_works_as_written(run: Run, environment: dict[str, str]) -> N
             + "\nkubectl delete sandboxclaims,swp,sandboxes --all --wait=false\n"
             + "kubectl apply -f config/samples/sandboxwarmpool.yaml\n"
         )
-        run("bash", "-euo", "pipefail", str(home / "page.sh"), timeout=100)
+        run("bash", "-euo", "pipefail", str(home / "page.sh"))

@@ -10,7 +10,7 @@ import pytest
 
 from agent_sandbox import SandboxClient
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.node
 
 
 @pytest.fixture(scope="module")
