@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
@@ -13,12 +13,25 @@ from agent_sandbox.sandboxd.confine import Confinement
 from agent_sandbox.sandboxd.files import open_file_blocking
 from agent_sandbox.sandboxd.threads import in_thread
 
+ANY_PATH: Final = r"{path:[\s\S]*}"
+"""The end of a route that takes every path: a file's name may hold line breaks, which ``.`` does not match."""
+
 
 def path_after(request: web.Request, prefix: str) -> str:
     """The path behind `prefix`, decoded exactly once; bytes that are no UTF-8 survive."""
     raw = request.raw_path.partition("?")[0]
     _, _, encoded = raw.partition(prefix)
     return os.fsdecode(unquote_to_bytes(encoded))
+
+
+def path_in_query(request: web.Request) -> str | None:
+    """The parameter ``path`` of the query, decoded as the path behind a prefix is; None if it is not there."""
+    query = request.raw_path.partition("?")[2]
+    for parameter in query.split("&"):
+        name, _, encoded = parameter.partition("=")
+        if name == "path":
+            return os.fsdecode(unquote_to_bytes(encoded.replace("+", " ")))
+    return None
 
 
 class OpenedFile(web.FileResponse):

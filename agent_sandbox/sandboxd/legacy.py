@@ -21,7 +21,7 @@ from agent_sandbox.sandboxd.errors import (
     SandboxdError,
 )
 from agent_sandbox.sandboxd.execution import ExecuteRequest, Executor, Outcome, refused
-from agent_sandbox.sandboxd.http_files import OpenedFile, path_after
+from agent_sandbox.sandboxd.http_files import ANY_PATH, OpenedFile, path_after
 from agent_sandbox.sandboxd.options import SandboxdOptions
 from agent_sandbox.sandboxd.requests import Fields, read_object, split_command
 from agent_sandbox.sandboxd.threads import in_thread
@@ -51,10 +51,10 @@ class LegacyApi:
             web.get("/", self.root),
             web.post("/execute", self.execute),
             web.post("/upload", self.upload),
-            web.get("/download/{path:.*}", self.download),
-            web.get("/list/{path:.*}", self.list_directory),
+            web.get(f"/download/{ANY_PATH}", self.download),
+            web.get(f"/list/{ANY_PATH}", self.list_directory),
             web.get("/list", self.list_directory),
-            web.get("/exists/{path:.*}", self.exists),
+            web.get(f"/exists/{ANY_PATH}", self.exists),
         ]
 
     async def root(self, request: web.Request) -> web.Response:

@@ -16,7 +16,7 @@ from agent_sandbox.sandboxd import files, tree
 from agent_sandbox.sandboxd.confine import Confinement
 from agent_sandbox.sandboxd.errors import InvalidRequestError, PathNotFoundError
 from agent_sandbox.sandboxd.files import TEMPORARY_PREFIX, Entry, FileSink
-from agent_sandbox.sandboxd.http_files import OpenedFile, path_after
+from agent_sandbox.sandboxd.http_files import ANY_PATH, OpenedFile, path_after, path_in_query
 from agent_sandbox.sandboxd.options import SandboxdOptions
 from agent_sandbox.sandboxd.reaper import Reaper
 from agent_sandbox.sandboxd.requests import Fields, read_mode, read_object
@@ -44,9 +44,9 @@ class FileApi:
     def routes(self) -> list[web.RouteDef]:
         """The routes of this API."""
         return [
-            web.get("/v1/files/{path:.*}", self.read),
-            web.put("/v1/files/{path:.*}", self.write),
-            web.delete("/v1/files/{path:.*}", self.remove),
+            web.get(f"/v1/files/{ANY_PATH}", self.read),
+            web.put(f"/v1/files/{ANY_PATH}", self.write),
+            web.delete(f"/v1/files/{ANY_PATH}", self.remove),
             web.get("/v1/stat", self.stat),
             web.post("/v1/mkdir", self.make_directory),
             web.post("/v1/rename", self.rename),
@@ -120,7 +120,7 @@ class FileApi:
         matches, more = await search(
             self._confinement,
             self._reaper,
-            request.query.get("path", "."),
+            path_in_query(request) or ".",
             name=request.query.get("name", ""),
             content=request.query.get("content", ""),
             limit=min(max(limit, 1), 100_000),
@@ -129,7 +129,7 @@ class FileApi:
 
     async def watch(self, request: web.Request) -> web.WebSocketResponse:
         """Tell changes below a directory as they happen."""
-        path = request.query.get("path", ".")
+        path = path_in_query(request) or "."
         async with AsyncExitStack() as stack:
             opened = self._confinement.open(path, os.O_RDONLY | os.O_DIRECTORY)
             with files.translated(path):
@@ -243,7 +243,7 @@ def _checksum(request: web.Request) -> str | None:
 
 
 def _path(request: web.Request) -> str:
-    path = request.query.get("path")
+    path = path_in_query(request)
     if path is None:
         raise InvalidRequestError("the parameter path is required")
     return path

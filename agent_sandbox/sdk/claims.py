@@ -91,6 +91,9 @@ _LATE_SECONDS: Final = 1.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
+HEARTBEAT_SECONDS: Final = 60.0
+"""How long a sandbox with a heartbeat outlives its program, unless another time is given."""
+
 
 @dataclass(frozen=True)
 class ClaimRequest:
@@ -179,8 +182,17 @@ def new_claim_name() -> str:
 
 
 def expiry(now: datetime, ttl: float) -> datetime:
-    """``ttl`` seconds from now, rounded up to the whole second that Kubernetes times have."""
-    return (now + timedelta(seconds=ttl)).replace(microsecond=0) + timedelta(seconds=1)
+    """``ttl`` seconds from now, rounded up to the whole second that Kubernetes times have.
+
+    Raises:
+        ValueError: ``ttl`` is no positive number of seconds, or leads to the end of time.
+    """
+    if not ttl > 0:
+        raise ValueError(f"a lifetime is a positive number of seconds, not {ttl!r}")
+    try:
+        return (now + timedelta(seconds=ttl)).replace(microsecond=0) + timedelta(seconds=1)
+    except OverflowError as error:
+        raise ValueError(f"a lifetime of {ttl:g} s has no end: leave it out for a sandbox that lives on") from error
 
 
 def judge(claim: SandboxClaimView) -> Binding | SandboxError | None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import aiohttp
 
 from agent_sandbox.kube import KubeClient
-from agent_sandbox.sdk.claims import ClaimRequest
+from agent_sandbox.sdk.claims import HEARTBEAT_SECONDS, ClaimRequest
 from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection, open_connection
 from agent_sandbox.sdk.errors import SandboxCleanupError, SandboxNotReadyError
@@ -113,7 +113,8 @@ class AsyncSandboxClient:
             pod_annotations: annotations to add to the Pod.
             volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
-            heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
+            heartbeat: extend the ttl (60 s if none is given) again and again while the block lasts, so that a short one
+                suffices. It counts from Ready on: until then the sandbox has ``sandbox_ready_timeout`` more.
             kube: a client of the API server to use instead of a kubeconfig.
             kubeconfig: path of the kubeconfig.
             context: context in the kubeconfig.
@@ -145,13 +146,14 @@ class AsyncSandboxClient:
         self.annotations: dict[str, str] = {}
         self.session: aiohttp.ClientSession | None = None
         self.port_forward_process: None = None
+        self._pulse = (HEARTBEAT_SECONDS if ttl is None else ttl) if heartbeat else None
         self._request = ClaimRequest(
             template_name=template_name,
             namespace=namespace,
             name=claim_name,
             template_namespace=template_namespace,
             warmpool=warmpool,
-            ttl=ttl,
+            ttl=ttl if self._pulse is None else self._pulse + sandbox_ready_timeout,
             labels=labels or {},
             annotations=annotations or {},
             env=env or {},
@@ -184,7 +186,6 @@ class AsyncSandboxClient:
             trust_env=trust_env,
             session=session,
         )
-        self._heartbeat = heartbeat
         self._sandbox: AsyncSandbox | None = None
         self._stack: AsyncExitStack | None = None
 
@@ -198,8 +199,8 @@ class AsyncSandboxClient:
             sandbox = await make_sandbox(connection, self._request, ready_timeout=self.sandbox_ready_timeout)
             self._delete_at_the_end(stack, sandbox)
             await sandbox.refresh()
-            if self._heartbeat and self._request.ttl is not None:
-                await stack.enter_async_context(sandbox.heartbeat(self._request.ttl))
+            if self._pulse is not None:
+                await stack.enter_async_context(sandbox.heartbeat(self._pulse))
             self._show(connection, sandbox)
             self._stack = stack.pop_all()
         return self

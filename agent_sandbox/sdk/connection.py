@@ -9,7 +9,7 @@ from agent_sandbox.kube import KubeClient
 from agent_sandbox.sdk.cluster import GivenClient, choose_cluster, connect_cluster
 from agent_sandbox.sdk.credentials import Credentials
 from agent_sandbox.sdk.lifetime import ServerClock
-from agent_sandbox.sdk.options import ConnectionOptions
+from agent_sandbox.sdk.options import ConnectionOptions, check_options
 from agent_sandbox.sdk.routes import RouterRoute, open_route
 from agent_sandbox.sdk.signals import termination_guard
 from agent_sandbox.sdk.wire import Route
@@ -51,6 +51,7 @@ async def open_connection(options: ConnectionOptions) -> AsyncIterator[Connectio
     Raises:
         SandboxError: the options do not lead to a cluster, or the way to sandboxes cannot be opened.
     """
+    check_options(options)
     cluster = choose_cluster(options)
     async with AsyncExitStack() as stack:
         # From before the first claim is written: SIGTERM while a sandbox is waited for must unwind as well.

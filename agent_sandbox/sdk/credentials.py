@@ -7,6 +7,7 @@ local stack's own, comes first.
 """
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -86,8 +87,11 @@ class Credentials:
         """A token that opens one port of the claim's sandbox for so long; the claim learns this client's key if needed.
 
         Raises:
+            ValueError: ``seconds`` is no positive number.
             SandboxError: the claim is gone, or the client may not change it.
         """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"a credential is good for a positive number of seconds, not {seconds!r}")
         if not await self._enter(claim):
             name = f"{claim.metadata.namespace}/{claim.metadata.name}"
             raise SandboxConfigError(

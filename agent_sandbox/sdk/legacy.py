@@ -13,13 +13,15 @@ from typing import Any, Final
 from agent_sandbox.sdk.errors import (
     CommandTimeoutError,
     RequestTimeoutError,
+    SandboxFileNotFoundError,
     SandboxGoneError,
     SandboxOutcomeUnknownError,
     SandboxProtocolError,
     SandboxRequestError,
+    UnsupportedByRuntimeError,
 )
 from agent_sandbox.sdk.results import ExecutionResult
-from agent_sandbox.sdk.wire import HEADER_TIMEOUT, Wire, encode_path, payload
+from agent_sandbox.sdk.wire import HEADER_TIMEOUT, Wire, check_timeout, encode_path, payload
 
 _WITHOUT_END: Final = {HEADER_TIMEOUT: "86400"}
 """A router gives up on silence unless it is told how long a command may take; a day is the most that it grants."""
@@ -64,7 +66,13 @@ async def execute(wire: Wire, command: str, timeout: float | None, *, path: str 
 async def post_for_result(
     wire: Wire, path: str, fields: dict[str, Any], timeout: float | None, what: str
 ) -> ExecutionResult:
-    """POST JSON to a runtime that answers with stdout, stderr and exit_code."""
+    """POST JSON to a runtime that answers with stdout, stderr and exit_code.
+
+    Raises:
+        UnsupportedByRuntimeError: what listens there has no such path.
+        SandboxError: as for ``execute``.
+    """
+    check_timeout(timeout)
     body = json.dumps({key: value for key, value in fields.items() if value is not None}).encode()
     try:
         answer = await wire.request(
@@ -74,6 +82,13 @@ async def post_for_result(
             body=lambda: body,
             headers={"Content-Type": "application/json"} | ({} if timeout is not None else _WITHOUT_END),
         )
+    except SandboxFileNotFoundError as error:
+        raise UnsupportedByRuntimeError(
+            f"what listens on port {wire.port} of sandbox {wire.name} has no /{path}: another program, or an image "
+            "without that part of the runtime",
+            status=error.status,
+            detail=error.detail,
+        ) from error
     except RequestTimeoutError as error:
         raise CommandTimeoutError(
             f"{what} did not end within {timeout:g} s, and the runtime did not answer: it may still run"
@@ -130,7 +145,7 @@ async def upload(wire: Wire, path: str, content: bytes, timeout: float | None) -
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode()
+    ).encode(errors="surrogateescape")
     await wire.request(
         "POST",
         "upload",

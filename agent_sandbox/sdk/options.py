@@ -4,11 +4,12 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import aiohttp
 
 from agent_sandbox.kube import KubeClient
+from agent_sandbox.sdk.errors import SandboxConfigError
 from agent_sandbox_api.names import RUNTIME_PORT, SYSTEM_NAMESPACE
 
 ROUTER_TOKEN_VARIABLE: Final = "AGENT_SANDBOX_ROUTER_TOKEN"  # noqa: S105 - its name
@@ -91,4 +92,16 @@ class ConnectionOptions:
     session: aiohttp.ClientSession | None = None
 
 
-__all__ = ["ROUTER_TOKEN_FILE_VARIABLE", "ROUTER_TOKEN_VARIABLE", "ConnectionOptions", "Mode"]
+def check_options(options: ConnectionOptions) -> None:
+    """Refuse at once what could only fail later, at each request.
+
+    Raises:
+        SandboxConfigError: a mode that does not exist, or a port that cannot.
+    """
+    if options.mode not in get_args(Mode):
+        raise SandboxConfigError(f"there is no mode {options.mode!r}; there are {', '.join(get_args(Mode))}")
+    if not 0 < options.server_port < 65536:
+        raise SandboxConfigError(f"server_port is {options.server_port}; ports go from 1 to 65535")
+
+
+__all__ = ["ROUTER_TOKEN_FILE_VARIABLE", "ROUTER_TOKEN_VARIABLE", "ConnectionOptions", "Mode", "check_options"]

@@ -65,11 +65,11 @@ class AsyncPorts:
         Raises:
             SandboxNotReadyError: the way leads straight to the Pod, and there is none at present.
         """
-        return self._connection.route.base_url(self._target(), port)
+        return self._connection.route.base_url(self._target(), _checked(port))
 
     def headers(self, port: int) -> Mapping[str, str]:
         """Headers by which the router finds this sandbox and this port; they may hold the router's credential."""
-        return dict(self._connection.route.headers(self._target(), port))
+        return dict(self._connection.route.headers(self._target(), _checked(port)))
 
     async def signed_url(self, port: int, path: str = "/", *, seconds: float = 3600, prefixed: bool = False) -> str:
         """A link with which a browser reaches a port of this sandbox, and nothing else, for a while.
@@ -93,7 +93,7 @@ class AsyncPorts:
         route, credentials = self._connection.route, self._connection.credentials
         if not isinstance(route, RouterRoute) or credentials is None:
             raise SandboxConfigError("this client goes straight to Pods: a signed URL needs a router")
-        front = route.browser_front(self._target(), port, prefixed=prefixed)
+        front = route.browser_front(self._target(), _checked(port), prefixed=prefixed)
         token = await credentials.sign(self._claim, port=port, seconds=seconds)
         return f"{front}{path}{'&' if '?' in path else '?'}{QUERY_SANDBOX_TOKEN}={token}"
 
@@ -113,7 +113,7 @@ class AsyncPorts:
         route, credentials = self._connection.route, self._connection.credentials
         if not isinstance(route, RouterRoute) or credentials is None:
             raise SandboxConfigError("this client goes straight to Pods: signed headers need a router")
-        token = await credentials.sign(self._claim, port=port, seconds=seconds)
+        token = await credentials.sign(self._claim, port=_checked(port), seconds=seconds)
         return route.headers_with(self._target(), port, f"Bearer {token}")
 
     async def list(self) -> tuple[int, ...]:
@@ -134,6 +134,7 @@ class AsyncPorts:
         Raises:
             SandboxTimeoutError: none does within ``timeout`` seconds.
         """
+        _checked(port)
         wait = self._wait_v1 if await self._wire.speaks_v1() else self._wait_by_asking
         with anyio.move_on_after(timeout):
             await wait(port)
@@ -156,6 +157,7 @@ class AsyncPorts:
             SandboxPortForwardError: the API server cannot forward, or refuses.
             OSError: the local port is in use.
         """
+        _checked(port)
         pod = await self._pod()
         try:
             forwarder = PortForwarder(self._connection.kube)
@@ -195,6 +197,12 @@ class AsyncPorts:
                 await anyio.sleep(_PAUSE)
             else:
                 return
+
+
+def _checked(port: int) -> int:
+    if not 0 < port < 65536:
+        raise ValueError(f"there is no port {port}; they go from 1 to 65535")
+    return port
 
 
 async def _serve(client: SocketStream, forwarder: PortForwarder, pod: PodReference, port: int) -> None:

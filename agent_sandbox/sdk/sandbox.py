@@ -10,7 +10,7 @@ import anyio
 
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.sdk import legacy
-from agent_sandbox.sdk.claims import Binding, delete_claim, expiry, wait_until_bound
+from agent_sandbox.sdk.claims import HEARTBEAT_SECONDS, Binding, delete_claim, expiry, wait_until_bound
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import AsyncCommands
 from agent_sandbox.sdk.connection import Connection
@@ -111,7 +111,8 @@ class AsyncSandbox:
             SandboxDiskFullError: no space is left.
             SandboxError: the sandbox cannot be reached, is gone, or refused.
         """
-        data = content.encode() if isinstance(content, str) else bytes(content)
+        # bytes(7) would be seven null bytes; a view of a number is a TypeError.
+        data = content.encode() if isinstance(content, str) else bytes(memoryview(content))
         await legacy.upload(self._wire, path, data, timeout)
 
     async def read(self, path: str, timeout: float | None = 60) -> bytes:
@@ -199,6 +200,7 @@ class AsyncSandbox:
         """Let the sandbox live that many seconds from now, longer or shorter than it would have; returns its end.
 
         Raises:
+            ValueError: that is no positive number of seconds.
             SandboxGoneError: it has ended already.
             SandboxError: the API server refuses.
         """
@@ -216,7 +218,7 @@ class AsyncSandbox:
         return end
 
     @asynccontextmanager
-    async def heartbeat(self, ttl: float = 60) -> AsyncIterator[None]:
+    async def heartbeat(self, ttl: float = HEARTBEAT_SECONDS) -> AsyncIterator[None]:
         """Keep the sandbox alive while the block lasts, and let it end ``ttl`` seconds after this program died.
 
         Three times in each ttl the end is put off. An API server that is away is tried again; a sandbox that is gone

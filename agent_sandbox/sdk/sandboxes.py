@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -13,7 +14,7 @@ from agent_sandbox.kube import (
 )
 from agent_sandbox.sdk.batches import run_batch
 from agent_sandbox.sdk.catalog import PoolInfo, TemplateInfo, list_pools, list_templates, template_of_pool
-from agent_sandbox.sdk.claims import Binding, ClaimRequest, delete_claim, wait_until_bound
+from agent_sandbox.sdk.claims import HEARTBEAT_SECONDS, Binding, ClaimRequest, delete_claim, wait_until_bound
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.connection import Connection, open_connection
 from agent_sandbox.sdk.errors import (
@@ -58,10 +59,11 @@ class AsyncSandboxes:
         """
         Args:
             namespace: where sandboxes are made and looked for.
-            options: how to reach the cluster and its sandboxes; by default whatever is there.
+            options: how to reach the cluster and its sandboxes; by default whatever is there. The namespace counts
+                that is given here.
         """
         self.namespace = namespace
-        self._options = options or ConnectionOptions(namespace=namespace)
+        self._options = replace(options or ConnectionOptions(), namespace=namespace)
         self._connection: Connection | None = None
         self._stack: AsyncExitStack | None = None
 
@@ -156,9 +158,11 @@ class AsyncSandboxes:
     ) -> AsyncIterator[AsyncSandbox]:
         """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``.
 
-        With ``heartbeat``, the ttl is extended again and again while the block lasts; a short one (a minute) is then
-        enough for the cluster to delete the sandbox of a program that was killed.
+        With ``heartbeat``, the ttl (60 s if none is given) is extended again and again while the block lasts; a short
+        one is then enough for the cluster to delete the sandbox of a program that was killed. It counts from Ready on:
+        until then the sandbox has ``ready_timeout`` more.
         """
+        pulse = (HEARTBEAT_SECONDS if ttl is None else ttl) if heartbeat else None
         sandbox = await self.create(
             template_name,
             warmpool=warmpool,
@@ -169,13 +173,13 @@ class AsyncSandboxes:
             pod_labels=pod_labels,
             pod_annotations=pod_annotations,
             volume_claim_templates=volume_claim_templates,
-            ttl=ttl,
+            ttl=ttl if pulse is None else pulse + ready_timeout,
             ready_timeout=ready_timeout,
         )
         try:
             async with AsyncExitStack() as stack:
-                if heartbeat and ttl is not None:
-                    await stack.enter_async_context(sandbox.heartbeat(ttl))
+                if pulse is not None:
+                    await stack.enter_async_context(sandbox.heartbeat(pulse))
                 yield sandbox
         except BaseException as error:
             try:

@@ -8,6 +8,7 @@ to send its client elsewhere.
 
 import io
 import json
+import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -122,10 +123,27 @@ def payload(data: bytes) -> aiohttp.Payload:
 
 
 def encode_path(path: str) -> str:
-    """Percent-encode a path of the sandbox, slashes too, so that no proxy on the way can fold or resolve it."""
-    encoded = quote(path, safe="")
+    """Percent-encode a path of the sandbox, slashes too, so that no proxy on the way can fold or resolve it.
+
+    Names that are no UTF-8 come as ``os.fsdecode`` shows them, and go as the bytes that they are.
+    """
+    encoded = _percent(path)
     # "." and ".." are dot segments in a URL even though nothing in them needs encoding.
     return encoded.replace(".", "%2E") if encoded in {".", ".."} else encoded
+
+
+def _percent(text: str) -> str:
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is no time: zero, less, no number, or without end, for which None is the word.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise ValueError(f"a timeout is a positive number of seconds, or None to wait for ever, not {timeout!r}")
 
 
 def _span_name(method: str, path: str) -> str:
@@ -215,6 +233,7 @@ class Wire:
             accept: error statuses to return rather than to raise.
 
         Raises:
+            ValueError: the timeout is no positive number.
             SandboxError: what went wrong.
         """
         async with self.stream(
@@ -244,6 +263,7 @@ class Wire:
 
         ``read_timeout`` is the longest silence in seconds; None means no limit of its own.
         """
+        check_timeout(timeout)
         response = await self._send(
             method,
             path,
@@ -441,7 +461,7 @@ class Wire:
     def _url(self, target: Target, path: str, query: Mapping[str, str] | None) -> URL:
         url = f"{self._route.base_url(target, self.port)}/{path}"
         if query:
-            url += "?" + "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query.items())
+            url += "?" + "&".join(f"{_percent(key)}={_percent(value)}" for key, value in query.items())
         return URL(url, encoded=True)
 
     def _unreachable(self, error: BaseException) -> SandboxConnectionError:
@@ -467,4 +487,14 @@ class Wire:
         )
 
 
-__all__ = ["Answer", "Route", "Target", "Wire", "close_websocket", "close_websockets", "encode_path", "payload"]
+__all__ = [
+    "Answer",
+    "Route",
+    "Target",
+    "Wire",
+    "check_timeout",
+    "close_websocket",
+    "close_websockets",
+    "encode_path",
+    "payload",
+]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 120.0
 """A fresh sandbox lives that long after this process died without a chance to remove it."""
 
+READY_SECONDS: Final = 180.0
+"""How long a fresh sandbox is waited for."""
+
 
 @click.command(cls=CommandVerb, context_settings={"allow_interspersed_args": False})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SANDBOX] [--] COMMAND...")
@@ -89,7 +92,10 @@ async def _fresh_sandbox(
             if keep:
                 sandbox = await sandboxes.create(template, warmpool=pool)
             else:
-                lent = sandboxes.use(template, warmpool=pool, ttl=LEASE_SECONDS)
+                # The heartbeat begins when it is ready; until then it must not expire.
+                lent = sandboxes.use(
+                    template, warmpool=pool, ttl=LEASE_SECONDS + READY_SECONDS, ready_timeout=READY_SECONDS
+                )
                 sandbox = await stack.enter_async_context(lent)
         if keep:
             note(sandbox.claim_name)

@@ -117,7 +117,8 @@ class SandboxClient(ContextFacade[AsyncSandboxClient]):
             pod_annotations: annotations to add to the Pod.
             volume_claim_templates: volumes of its own, as in a StatefulSet, if the template allows them.
             ttl: seconds after which the cluster deletes the sandbox even if this program is dead by then.
-            heartbeat: extend the ttl again and again while the block lasts, so that a short one (a minute) suffices.
+            heartbeat: extend the ttl (60 s if none is given) again and again while the block lasts, so that a short one
+                suffices. It counts from Ready on: until then the sandbox has ``sandbox_ready_timeout`` more.
             kube: a client of the API server to use instead of a kubeconfig.
             kubeconfig: path of the kubeconfig.
             context: context in the kubeconfig.

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager
 from datetime import datetime
 
+from agent_sandbox.sdk.claims import HEARTBEAT_SECONDS
 from agent_sandbox.sdk.facade import Facade
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
 from agent_sandbox.sdk.sandbox import AsyncSandbox
@@ -176,12 +177,13 @@ class Sandbox(Facade[AsyncSandbox]):
         """Let the sandbox live that many seconds from now, longer or shorter than it would have; returns its end.
 
         Raises:
+            ValueError: that is no positive number of seconds.
             SandboxGoneError: it has ended already.
             SandboxError: the API server refuses.
         """
         return self._run(lambda job: self._inner.extend(seconds))
 
-    def heartbeat(self, ttl: float = 60) -> AbstractContextManager[None]:
+    def heartbeat(self, ttl: float = HEARTBEAT_SECONDS) -> AbstractContextManager[None]:
         """Keep the sandbox alive while the block lasts, and let it end ``ttl`` seconds after this program died.
 
         Three times in each ttl the end is put off. An API server that is away is tried again; a sandbox that is gone

@@ -42,7 +42,8 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
         """
         Args:
             namespace: where sandboxes are made and looked for.
-            options: how to reach the cluster and its sandboxes; by default whatever is there.
+            options: how to reach the cluster and its sandboxes; by default whatever is there. The namespace counts
+                that is given here.
         """
         self._inner = self._core(namespace, options)
 
@@ -126,8 +127,9 @@ class Sandboxes(ContextFacade[AsyncSandboxes]):
     ) -> AbstractContextManager[Sandbox]:
         """A sandbox for the length of a block, deleted however the block ends. Arguments as for ``create``.
 
-        With ``heartbeat``, the ttl is extended again and again while the block lasts; a short one (a minute) is then
-        enough for the cluster to delete the sandbox of a program that was killed.
+        With ``heartbeat``, the ttl (60 s if none is given) is extended again and again while the block lasts; a short
+        one is then enough for the cluster to delete the sandbox of a program that was killed. It counts from Ready on:
+        until then the sandbox has ``ready_timeout`` more.
         """
         return self._enter_view(
             Sandbox,

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -21,6 +22,7 @@ import pytest
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.local.apiserver.site import ApiServerSite
 from agent_sandbox.sdk import (
+    AsyncComputerUseExtension,
     AsyncSandboxClient,
     CommandTimeoutError,
     SandboxConfigError,
@@ -31,6 +33,7 @@ from agent_sandbox.sdk import (
     SandboxOutcomeUnknownError,
     SandboxPermissionError,
     SandboxTemplateNotFoundError,
+    UnsupportedByRuntimeError,
     connection,
     lifetime,
 )
@@ -112,6 +115,59 @@ async def test_a_wrong_context_is_a_configuration_error_that_names_it(tmp_path: 
     kubeconfig.write_text("apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\n")
     with pytest.raises(SandboxConfigError, match="prod-eu"):
         await AsyncSandboxClient("python", kubeconfig=kubeconfig, context="prod-eu").__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "tunel"}, "there is no mode 'tunel'; there are auto, local, direct"),
+        ({"server_port": 0}, "server_port is 0"),
+        ({"server_port": 70000}, "server_port is 70000"),
+    ],
+)
+async def test_a_client_that_could_never_work_is_refused_before_anything_is_made(
+    cluster: PretendCluster, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SandboxConfigError, match=words):
+        await AsyncSandboxClient("python", kube=cluster.kube, api_url=cluster.api_url, **options).__aenter__()
+
+    assert await cluster.claim_names() == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+async def test_a_timeout_that_is_none_is_refused_and_nothing_runs(cluster: PretendCluster, timeout: float) -> None:
+    async with sandbox_in(cluster) as sandbox:
+        for call in (
+            lambda: sandbox.run("touch ran", timeout=timeout),
+            lambda: sandbox.write("ran", "", timeout=timeout),
+            lambda: sandbox.read("ran", timeout=timeout),
+        ):
+            with pytest.raises(ValueError, match="a timeout is a positive number of seconds"):
+                await call()
+
+        assert await sandbox.files.list() == []
+
+
+async def test_what_is_no_content_a_port_or_a_validity_is_refused(cluster: PretendCluster) -> None:
+    async with sandbox_in(cluster) as sandbox:
+        with pytest.raises(TypeError):
+            await sandbox.write("seven-null-bytes", 7)  # type: ignore[arg-type]
+        for port in (0, 65536):
+            with pytest.raises(ValueError, match=f"there is no port {port}"):
+                await sandbox.ports.wait(port)
+            with pytest.raises(ValueError, match=f"there is no port {port}"):
+                await sandbox.ports.signed_url(port)
+        with pytest.raises(ValueError, match="positive number of seconds"):
+            await sandbox.ports.signed_url(80, seconds=-1)
+
+        assert await sandbox.files.list() == []
+
+
+async def test_a_port_without_that_part_of_the_runtime_says_so(cluster: PretendCluster) -> None:
+    """Our daemon has no agent; a program of the user's, behind a wrong server_port, has no /execute either."""
+    async with AsyncComputerUseExtension("python", kube=cluster.kube, api_url=cluster.api_url) as sandbox:
+        with pytest.raises(UnsupportedByRuntimeError, match="has no /agent: another program, or an image without"):
+            await sandbox.agent("book a flight")
 
 
 async def test_a_sandbox_deleted_under_a_running_command_is_gone_with_the_output_until_then(

@@ -240,6 +240,33 @@ async def test_files_are_written_listed_moved_and_removed(cluster: PretendCluste
             await files.list("e")
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.txt"), "two\nlines"])
+async def test_every_name_that_linux_allows_can_be_worked_with(
+    cluster: PretendCluster, tmp_path: Path, name: str
+) -> None:
+    """Programs in a sandbox make such names; one of them must not spoil a whole tree."""
+    (cluster.workspace / "d").mkdir()
+    (cluster.workspace / "d" / name).write_text("found")
+    path = f"d/{name}"
+    async with opened(cluster) as sandbox:
+        files = sandbox.files
+        assert [entry.name for entry in await files.list("d")] == [name]
+        assert (await files.stat(path)).size == 5
+        assert await sandbox.read(path) == await files.read(path) == b"found"
+        assert (await files.get("d", tmp_path / "got")).files == 1
+        assert (await files.sync(tmp_path / "synced", "d")).downloaded == (name,)
+        await files.upload(b"sent", path)
+        assert (await files.put(tmp_path / "got", "put")).files == 1
+        assert [match.path for match in await files.search("put", name="*")] == [name]
+        await files.rename(path, f"{path}2")
+        await files.remove(f"{path}2")
+        await files.write(path, "again")
+
+    assert (tmp_path / "got" / name).read_text() == (tmp_path / "synced" / name).read_text() == "found"
+    assert (cluster.workspace / "put" / name).read_text() == "found"
+    assert [(file.name, file.read_text()) for file in (cluster.workspace / "d").iterdir()] == [(name, "again")]
+
+
 async def test_large_files_go_up_and_down_with_their_checksum(cluster: PretendCluster, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(os.urandom(20 * 2**20 + 17))

@@ -2,6 +2,7 @@
 
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -222,6 +223,49 @@ async def test_a_client_with_a_heartbeat_dies_with_its_program(cluster: PretendC
 
     assert status.expires is not None
     assert await cluster.claim_names() == []
+
+
+@pytest.mark.parametrize(("ttl", "lives"), [(30.0, 30), (None, 60)])
+async def test_a_sandbox_with_a_heartbeat_does_not_expire_while_it_is_waited_for(
+    cluster: PretendCluster, monkeypatch: pytest.MonkeyPatch, ttl: float | None, lives: int
+) -> None:
+    """A cold start may take longer than the ttl, and the heartbeat begins when the sandbox is there."""
+    written: list[datetime] = []
+    create = cluster.kube.create
+
+    async def note(resource: Any, body: Any, namespace: str) -> Any:
+        if resource is SANDBOX_CLAIMS:
+            written.append(datetime.fromisoformat(body["spec"]["lifecycle"]["shutdownTime"]))
+        return await create(resource, body, namespace)
+
+    monkeypatch.setattr(cluster.kube, "create", note)
+    begun = datetime.now(UTC)
+    async with AsyncSandboxClient(
+        "python", kube=cluster.kube, api_url=cluster.api_url, ttl=ttl, heartbeat=True, sandbox_ready_timeout=1000
+    ) as client:
+        of_client = (await client.sandbox.status()).expires
+    async with (
+        sandboxes_of(cluster) as sandboxes,
+        sandboxes.use("python", ttl=ttl, heartbeat=True, ready_timeout=1000) as sandbox,
+    ):
+        of_block = (await sandbox.status()).expires
+
+    assert all(moment >= begun + timedelta(seconds=1000 + lives) for moment in written)
+    for expires in (of_client, of_block):
+        assert expires is not None
+        assert timedelta(seconds=lives) <= expires - begun < timedelta(seconds=lives + 500)
+
+
+@pytest.mark.parametrize("ttl", [0, -5, float("nan"), float("inf"), 1e13])
+async def test_a_lifetime_that_is_none_is_refused_before_anything_is_made(cluster: PretendCluster, ttl: float) -> None:
+    async with sandboxes_of(cluster) as sandboxes:
+        with pytest.raises(ValueError, match="a lifetime"):
+            await sandboxes.create("python", ttl=ttl)
+        assert await cluster.claim_names() == []
+        sandbox = await sandboxes.create("python")
+        with pytest.raises(ValueError, match="a lifetime"):
+            await sandbox.extend(ttl)
+        assert (await sandbox.status()).expires is None
 
 
 async def test_a_refused_claim_says_who_refused(cluster: PretendCluster, monkeypatch: pytest.MonkeyPatch) -> None:
