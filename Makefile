@@ -51,7 +51,7 @@ lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy agent_sandbox api controllers hack test
+	$(BIN)/mypy agent_sandbox agentic_sandbox api controllers hack test
 
 .PHONY: fmt
 fmt: setup ## Format the code.

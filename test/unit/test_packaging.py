@@ -30,15 +30,18 @@ def wheel_names(built: Path) -> list[str]:
         return archive.namelist()
 
 
-def test_the_wheel_installs_exactly_three_packages(wheel_names: list[str]) -> None:
+PACKAGES = {"agent_sandbox", "agent_sandbox_api", "agent_sandbox_controllers", "agentic_sandbox"}
+
+
+def test_the_wheel_installs_our_packages_and_no_other(wheel_names: list[str]) -> None:
     top = {name.partition("/")[0] for name in wheel_names}
     packages = {name for name in top if not name.endswith(".dist-info")}
-    assert packages == {"agent_sandbox", "agent_sandbox_api", "agent_sandbox_controllers"}
+    assert packages == PACKAGES
 
 
 def test_each_package_says_that_it_is_typed(wheel_names: list[str]) -> None:
     typed = {name for name in wheel_names if name.endswith("/py.typed")}
-    assert typed == {f"{name}/py.typed" for name in ("agent_sandbox", "agent_sandbox_api", "agent_sandbox_controllers")}
+    assert typed == {f"{name}/py.typed" for name in PACKAGES}
 
 
 def test_an_installed_wheel_finds_the_crds(built: Path, tmp_path: Path) -> None:

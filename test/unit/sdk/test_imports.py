@@ -49,3 +49,17 @@ def test_every_exported_name_exists_and_is_sorted() -> None:
 
 def test_the_package_exports_what_the_sdk_exports() -> None:
     assert set(agent_sandbox.__all__) == set(sdk.__all__)
+
+
+def test_programs_written_for_the_seed_import_these_classes() -> None:
+    """Each of these imports stands in a program of the seed's or of its documents."""
+    code = (
+        "import agent_sandbox\n"
+        "from agentic_sandbox import SandboxClient\n"
+        "from agentic_sandbox.sandbox_client import ExecutionResult\n"
+        "from agentic_sandbox.extensions import ComputerUseExtension\n"
+        "from agentic_sandbox.extensions.computer_use import ComputerUseSandbox\n"
+        "print(SandboxClient is agent_sandbox.SandboxClient, ExecutionResult is agent_sandbox.ExecutionResult,"
+        " ComputerUseExtension is ComputerUseSandbox is agent_sandbox.ComputerUseExtension)"
+    )
+    assert run_python(code) == "True True True\n"

@@ -1,0 +1,5 @@
+"""Clients for runtimes that can more than run commands."""
+
+from agent_sandbox import ComputerUseExtension
+
+__all__ = ["ComputerUseExtension"]
