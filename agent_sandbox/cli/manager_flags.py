@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from agent_sandbox.cli.connection import NAMESPACE, watch_namespaces_option
 from agent_sandbox.kube import in_cluster
 from agent_sandbox.runtime import LeaderElectionOptions, ManagerOptions
 from agent_sandbox.runtime.certificates import CertificateFiles
@@ -18,13 +19,19 @@ Flags = dict[str, Any]
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _PROCESS: Final = (
-    click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all."),
+    watch_namespaces_option,
     click.option(
         "--leader-elect/--no-leader-elect",
         default=None,
         help="Let one of several managers work at a time. Default: yes inside a cluster, no outside.",
     ),
-    click.option("--leader-election-namespace", default=SYSTEM_NAMESPACE, show_default=True, help="Home of the Lease."),
+    click.option(
+        "--leader-election-namespace",
+        type=NAMESPACE,
+        default=SYSTEM_NAMESPACE,
+        show_default=True,
+        help="Home of the Lease.",
+    ),
     click.option(
         "--lease-duration", default=15.0, show_default=True, help="Seconds until a silent leader is replaced."
     ),
@@ -123,10 +130,6 @@ def manager_flags(function: F) -> F:
     return function
 
 
-def _namespaces(flags: Flags) -> tuple[str, ...] | None:
-    return tuple(name.strip() for name in flags["watch_namespaces"].split(",") if name.strip()) or None
-
-
 def controller_options(flags: Flags) -> ControllerOptions:
     """What the flags mean to the controllers.
 
@@ -150,7 +153,7 @@ def controller_options(flags: Flags) -> ControllerOptions:
         extra_egress_excepts=flags["extra_egress_excepts"],
         allowed_label_domains=flags["allowed_label_domains"],
         claim_events=not flags["disable_claim_events"],
-        watch_namespaces=_namespaces(flags),
+        watch_namespaces=flags["watch_namespaces"],
     )
 
 
@@ -159,11 +162,11 @@ def manager_options(flags: Flags) -> ManagerOptions:
 
     Raises:
         click.UsageError: a certificate without its key, or the reverse.
-        ValueError: the times of the election do not fit together.
+        ValueError: the times of the election do not fit together, or an address is none.
     """
     return ManagerOptions(
         component="agent-sandbox-controller",
-        namespaces=_namespaces(flags),
+        namespaces=flags["watch_namespaces"],
         leader_election=_election(flags),
         metrics_address=flags["metrics_bind_address"],
         metrics_certificate=_certificate(flags["metrics_certificate"], flags["metrics_key"]),

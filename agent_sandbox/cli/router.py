@@ -13,7 +13,7 @@ import anyio
 import click
 import structlog
 
-from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options
+from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options, watch_namespaces_option
 from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
 from agent_sandbox.clock import SystemClock
@@ -118,7 +118,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--worker-sockets", hidden=True, help="What a worker inherits: set by the process that starts it.")
 @click.option("--unsafe-allow-all", is_flag=True, help="Ask for no credential: whoever reaches the port may enter.")
 @_limit_options
-@click.option("--watch-namespaces", default="", help="Comma-separated namespaces to serve. Default: all.")
+@watch_namespaces_option
 @log_level_option
 @log_format_option
 def router(
@@ -143,7 +143,7 @@ def router(
     workers: int,
     worker_sockets: str | None,
     unsafe_allow_all: bool,
-    watch_namespaces: str,
+    watch_namespaces: tuple[str, ...] | None,
     log_level: str,
     log_format: LogFormat,
     **limits: Any,
@@ -158,7 +158,6 @@ def router(
     agent-sandbox router --host 0.0.0.0 --authz-mode claim-key --authz-mode tokenreview
     """
     configure_logging(log_level, log_format)
-    namespaces = tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()) or None
     try:
         options = RouterOptions(
             host=host,
@@ -184,7 +183,7 @@ def router(
             run_until_signalled(functools.partial(_supervise, workers, options, sys.argv[1:]), service="sandbox-router")
             return
         sockets = _sockets_from(worker_sockets) if worker_sockets is not None else None
-        work = functools.partial(_run, kubeconfig, context, options, namespaces, sockets)
+        work = functools.partial(_run, kubeconfig, context, options, watch_namespaces, sockets)
         run_until_signalled(work, service="sandbox-router")
     except (RouterError, KubeError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -1,12 +1,17 @@
 """What the router can be told: one frozen set of options, each with its unit, its default and the reason for it."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
+from typing import Final
 
 from agent_sandbox.router.errors import RouterConfigError
 from agent_sandbox_api.names import ROUTER_AUDIENCE, ROUTER_PORT
+
+_DOMAIN: Final = re.compile(r"\.?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\.?")
 
 
 class AuthzMode(StrEnum):
@@ -114,16 +119,29 @@ class RouterOptions:
             "connect_timeout",
             "response_timeout",
             "idle_timeout",
+            "upgraded_idle_timeout",
+            "max_timeout",
             "head_timeout",
             "keepalive_timeout",
             "burst",
         ):
-            if getattr(self, name) <= 0:
-                raise RouterConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < inf:
+                raise RouterConfigError(f"{name} must be more than 0, and finite, not {getattr(self, name)}")
         for name in ("total_timeout", "max_body_bytes", "max_concurrent", "max_rate"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < inf:
                 raise RouterConfigError(f"{name} must be more than 0, not {value}; leave it out for no bound")
+        for name in ("wait_unknown", "wait_ready", "wait_awake", "drain_delay", "drain_timeout"):
+            if not 0 <= getattr(self, name) < inf:
+                raise RouterConfigError(f"{name} must be 0 or more, and finite, not {getattr(self, name)}")
+        for name in ("port", "control_port"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 65536:
+                raise RouterConfigError(f"{name} must be from 0 to 65535, not {value}")
+        if self.domain is not None and _DOMAIN.fullmatch(self.domain) is None:
+            raise RouterConfigError(
+                f"domain must be a DNS name, for example sandboxes.example.com, not {self.domain!r}"
+            )
         self._check_authz()
 
     def _check_authz(self) -> None:

@@ -32,7 +32,7 @@ from agent_sandbox.runtime.loop_lag import LoopLag
 from agent_sandbox.runtime.metered import MeteredTransport
 from agent_sandbox.runtime.metrics import Metrics
 from agent_sandbox.runtime.metrics_auth import KubernetesAuthorizer
-from agent_sandbox.runtime.server import Check, HttpServer, add_health, add_metrics
+from agent_sandbox.runtime.server import Address, Check, HttpServer, add_health, add_metrics
 from agent_sandbox.runtime.watcher import WatchOptions
 
 log = structlog.get_logger(__name__)
@@ -75,6 +75,16 @@ class ManagerOptions:
     grace: float = 30.0
     tune_garbage_collector: bool = False
     watch: WatchOptions = field(default_factory=WatchOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail at the start.
+
+        Raises:
+            ValueError: an address is none.
+        """
+        for address in (self.metrics_address, self.health_address):
+            if address:
+                Address.parse(address)
 
 
 class Manager:

@@ -39,7 +39,7 @@ class Address:
             ValueError: the text is none of these.
         """
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit():
+        if not colon or not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"{text!r} is no address: write host:port or :port")
         return cls(host.strip("[]"), int(port))
 

@@ -1,9 +1,15 @@
 """The knobs of the controllers, each with its unit, its default and why it is so."""
 
+import re
 from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Final
 
 from agent_sandbox_api.names import SYSTEM_NAMESPACE
 from agent_sandbox_controllers.errors import OptionError
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DOMAIN: Final = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +82,22 @@ class ControllerOptions:
         for name in ("pool_replenish_delay", "pool_refill_rate", "pool_status_delay", "claim_patience"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise OptionError(name, getattr(self, name), "0 or more, and finite")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        # What these end in are objects that every sandbox waits for: a policy that the API server refuses stops all.
+        for namespace in (self.router_namespace, *(self.watch_namespaces or ())):
+            if _LABEL.fullmatch(namespace) is None:
+                raise OptionError("a namespace", namespace, "a DNS label, as in agent-sandbox-system")
+        for name, domains in (
+            ("cluster_domain", (self.cluster_domain,)),
+            ("allowed_label_domains", self.allowed_label_domains),
+        ):
+            for domain in domains:
+                if _DOMAIN.fullmatch(domain) is None:
+                    raise OptionError(name, domain, "a domain in lower case, as in cluster.local")
+        for network in self.extra_egress_excepts:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise OptionError("extra_egress_excepts", network, f"a CIDR, as in 203.0.113.0/24 ({error})") from error
