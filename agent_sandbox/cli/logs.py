@@ -1,8 +1,9 @@
 """How the processes of Agent Sandbox log: readable lines on a terminal, JSON lines everywhere else."""
 
+import errno
 import logging
 import sys
-from typing import Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 import click
 import structlog
@@ -12,6 +13,7 @@ LogFormat = Literal["auto", "console", "json"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _SECRET_WORDS: Final = ("token", "secret", "password", "authorization", "cookie", "credential")
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _HIDDEN: Final = "(hidden)"
 
 log_level_option = click.option(
@@ -29,6 +31,33 @@ log_format_option = click.option(
     show_default=True,
     help="auto: console on a terminal, JSON lines otherwise.",
 )
+
+
+class _Enduring:
+    """A stream of text that goes on when its disk is full, and loses lines until there is room again.
+
+    Without it, the line that tells of a full disk would end the process that could have outlived it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what there is room for."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush what there is room for; the rest is tried again with the next line."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
 
 
 def configure_logging(level: str, format: LogFormat = "auto") -> None:
@@ -50,13 +79,14 @@ def configure_logging(level: str, format: LogFormat = "auto") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_secrets,
     ]
+    stream: Any = _Enduring(sys.stderr)
     structlog.configure(
         processors=[*shared, *tracebacks, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],

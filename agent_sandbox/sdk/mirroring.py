@@ -4,6 +4,7 @@ In: two directories and, in a hidden file of the local one, what they were when 
 sandbox is not trusted: no name that it gives leads a byte outside the local directory.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -71,10 +72,26 @@ class Mirror:
         self._done: dict[Action, list[str]] = {action: [] for action in Action}
 
     async def sync(self, *, direction: Direction, delete: bool, prefer: Preference | None) -> SyncReport:
-        """Make both sides equal as far as that is allowed."""
-        await anyio.Path(self._local).mkdir(parents=True, exist_ok=True)
+        """Make both sides equal as far as that is allowed.
+
+        Raises:
+            FileNotFoundError: the side that is right is missing, or both are: to be equal would mean to be empty.
+            SandboxFileNotFoundError: the same, where the sandbox's side is right.
+        """
+        here = await anyio.Path(self._local).exists()
         local = await anyio.to_thread.run_sync(self._scan_here)
-        remote = await self._scan_there()
+        try:
+            remote, there = await self._scan_there(), True
+        except SandboxFileNotFoundError:
+            if direction == "down":
+                raise
+            remote, there = {}, False
+        if not here and (direction == "up" or not there):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._local))
+        await anyio.Path(self._local).mkdir(parents=True, exist_ok=True)
+        if not remote and direction == "both":
+            # A sandbox that started anew, without the volume it had or under the name of another, has nothing either.
+            self._agreed = {}
         actions = plan(local, remote, self._agreed, direction=direction, delete=delete, prefer=prefer)
         side: Preference | None = {"up": "local", "down": "remote"}.get(direction, prefer)  # type: ignore[assignment]
         self._agreed = {path: state for path, state in self._agreed.items() if path in local or path in remote}
@@ -210,7 +227,9 @@ class Mirror:
             try:
                 entries = await self._files.list(self._there(directory) if directory else self._remote)
             except SandboxFileNotFoundError:
-                continue  # not made yet, or removed while we look
+                if not directory:
+                    raise
+                continue  # removed while we look
             for entry in entries:
                 path = f"{directory}/{checked_name(entry.name)}".removeprefix("/")
                 if entry.link:

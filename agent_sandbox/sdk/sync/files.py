@@ -274,15 +274,18 @@ class Files(Facade[AsyncFiles]):
         there says what is left alone, in the language of ``.gitignore``. Links are left alone, too.
 
         Args:
-            local: the directory here; it is made if it is missing.
+            local: the directory here; it is made if it is missing, unless it is the one that is right.
             remote: the directory in the sandbox, likewise.
             direction: ``both``, ``up`` (the local side is right) or ``down`` (the sandbox is right).
             delete: whether what was removed on one side is removed on the other; with ``up`` and ``down``, whether
-                what only the other side has is removed.
+                what only the other side has is removed. With ``both``, a sandbox that has no file left is taken for
+                one that started anew, and nothing here is removed for it.
             prefer: which side wins where both changed; unset leaves both as they are and reports a conflict.
             ignore: patterns beside those of the ignore file.
 
         Raises:
+            FileNotFoundError: the local directory is missing with ``up``, or on both sides with ``both``.
+            SandboxFileNotFoundError: the sandbox's directory is missing with ``down``.
             SandboxProtocolError: the sandbox names files in a way that leads outside the local directory.
             UnsupportedByRuntimeError: the image speaks only the legacy contract.
         """

@@ -1,13 +1,22 @@
 """Directory sync with the real daemon: both ways, with conflicts, and with a sandbox that is hostile."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
 
-from agent_sandbox.sdk import AsyncFiles, AsyncSandboxClient, FileEntry, SandboxProtocolError, SyncReport
+from agent_sandbox.sdk import (
+    AsyncFiles,
+    AsyncSandboxClient,
+    FileEntry,
+    SandboxFileNotFoundError,
+    SandboxProtocolError,
+    SyncReport,
+)
 from agent_sandbox.testing.pretend_cluster import PretendCluster
 
 
@@ -124,6 +133,8 @@ async def test_a_sync_that_is_broken_off_remembers_what_it_has_done(
             patched.setattr(files, "stat", stat_and_note)
             await files.sync(local, "project")
         (remote / "a").unlink()
+        put(local, c="3")
+        put(remote, c="3")
         report = await files.sync(local, "project", delete=True)
 
     assert report == SyncReport(uploaded=("b",), removed_local=("a",))
@@ -142,6 +153,49 @@ async def test_removals_go_over_only_when_told(cluster: PretendCluster, tmp_path
     assert untouched == SyncReport()
     assert report == SyncReport(removed_local=("b",), removed_remote=("a",))
     assert tree(local) == tree(remote) == {"c": "1"}
+
+
+@pytest.mark.parametrize("direction", ["up", "both"])
+async def test_a_missing_directory_here_removes_nothing_there(
+    cluster: PretendCluster, tmp_path: Path, direction: Literal["up", "both"]
+) -> None:
+    """A name typed wrong is a directory that does not exist: equal to it would be an empty one."""
+    remote, wrong = cluster.workspace / "project", tmp_path / "porject"
+    put(remote, a="1")
+    async with opened(cluster) as files:
+        with pytest.raises(FileNotFoundError, match="porject"):
+            await files.sync(wrong, "project" if direction == "up" else "porject", direction=direction, delete=True)
+
+    assert tree(remote) == {"a": "1"}
+    assert not wrong.exists()
+
+
+async def test_a_missing_directory_there_removes_nothing_here(cluster: PretendCluster, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    put(local, a="1")
+    async with opened(cluster) as files:
+        with pytest.raises(SandboxFileNotFoundError, match="porject"):
+            await files.sync(local, "porject", direction="down", delete=True)
+
+    assert tree(local) == {"a": "1"}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_sandbox_that_started_anew_removes_nothing_here(
+    cluster: PretendCluster, tmp_path: Path, whole: bool
+) -> None:
+    """After a restart without a volume the workspace is empty, and the sandbox's name is what it was."""
+    local, remote = tmp_path / "local", cluster.workspace / "project"
+    put(local, a="1", d__b="2")
+    async with opened(cluster) as files:
+        await files.sync(local, "project")
+        shutil.rmtree(remote)
+        if not whole:
+            remote.mkdir()
+        report = await files.sync(local, "project", delete=True)
+
+    assert report == SyncReport(uploaded=("a", "d/b"))
+    assert tree(local) == tree(remote) == {"a": "1", "d/b": "2"}
 
 
 async def test_ignored_paths_and_links_are_left_alone(cluster: PretendCluster, tmp_path: Path) -> None:

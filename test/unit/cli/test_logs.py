@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,17 @@ def test_the_console_is_for_people() -> None:
     assert "cannot connect" in text
     assert "Traceback (most recent call last):" in text
     assert not text.startswith("{")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_on_a_full_disk_ends_no_process() -> None:
+    """The line that tells of a full disk is the first that finds no room on it."""
+    program = PROGRAM + "print('still here')"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "json"], check=False, stdout=subprocess.PIPE, stderr=full, text=True
+        )
+    assert done.stdout == "still here\n"
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
