@@ -11,6 +11,7 @@ import msgspec
 
 from agent_sandbox.cli.connection import connect_for, connection_options
 from agent_sandbox.cli.manifests import Manifest, read_manifests
+from agent_sandbox.cli.namespaces import NAMESPACE
 from agent_sandbox.kube import ApplyPatch, KubeClient, KubeError, NotFoundError
 from agent_sandbox_api.core import MetaOnlyView
 from agent_sandbox_api.resource import Resource
@@ -23,7 +24,9 @@ FIELD_MANAGER = "agent-sandbox-apply"
 @click.option(
     "-f", "--filename", "sources", multiple=True, required=True, help="File, folder, or - for standard input."
 )
-@click.option("-n", "--namespace", default="default", show_default=True, help="For objects that name none.")
+@click.option(
+    "-n", "--namespace", type=NAMESPACE, default="default", show_default=True, help="For objects that name none."
+)
 @click.option("--wait", is_flag=True, help="Wait until the applied sandboxes, claims and pools are Ready.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds that --wait waits.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")

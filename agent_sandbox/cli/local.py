@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent_sandbox.local.stack import StackOptions
 
 _PORT: Final = click.IntRange(1, 65535)
+_PORT_OR_FREE: Final = click.IntRange(0, 65535)
 
 
 @click.group()
@@ -45,6 +46,7 @@ local.add_command(doctor)
 @click.option("-b", "--background", is_flag=True, help="Return when the stack is ready, and leave it running.")
 @click.option(
     "--api-port",
+    type=_PORT_OR_FREE,
     default=7443,
     show_default=True,
     envvar="AGENT_SANDBOX_API_PORT",
@@ -52,6 +54,7 @@ local.add_command(doctor)
 )
 @click.option(
     "--router-port",
+    type=_PORT_OR_FREE,
     default=7080,
     show_default=True,
     envvar="AGENT_SANDBOX_ROUTER_PORT",

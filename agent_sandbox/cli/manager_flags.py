@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from agent_sandbox.cli.connection import NAMESPACE, watch_namespaces_option
+from agent_sandbox.cli.namespaces import NAMESPACE, watch_namespaces_option
 from agent_sandbox.kube import in_cluster
 from agent_sandbox.runtime import LeaderElectionOptions, ManagerOptions
 from agent_sandbox.runtime.certificates import CertificateFiles

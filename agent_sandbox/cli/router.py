@@ -13,9 +13,10 @@ import anyio
 import click
 import structlog
 
-from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options, watch_namespaces_option
+from agent_sandbox.cli.connection import CLUSTER_DEFAULT, connection_options
 from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
+from agent_sandbox.cli.namespaces import watch_namespaces_option
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import KubeError, connect
 from agent_sandbox.router import AuthzMode, Directory, Router, RouterError, RouterOptions, serve

@@ -1,8 +1,9 @@
 """Options by which every command about a local stack says which one it means."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -11,10 +12,19 @@ from agent_sandbox.local.state import default_state_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
 
 def stack_directory(name: str, state_dir: Path | None) -> StateDirectory:
     """The state directory that the options mean."""
     return StateDirectory(state_dir or default_state_dir(name=name))
+
+
+def _checked(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    # It becomes a directory's name, and one with a slash another directory.
+    if _NAME.fullmatch(value) is None:
+        raise click.BadParameter(f"{value!r} cannot be a stack's name: letters, digits, '.', '_' and '-', 63 at most")
+    return value
 
 
 def stack_options(function: F) -> F:
@@ -26,6 +36,7 @@ def stack_options(function: F) -> F:
     )(function)
     return click.option(
         "--name",
+        callback=_checked,
         default="default",
         show_default=True,
         envvar="AGENT_SANDBOX_STACK",

@@ -1,6 +1,7 @@
 """The daemon's command line: flags into options, then serve."""
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -107,10 +108,10 @@ def parse(arguments: Sequence[str] | None = None) -> SandboxdOptions:
     limits.add_argument(
         "--max-processes", type=_positive, default=defaults.max_processes, help="commands at once (%(default)s)"
     )
-    limits.add_argument("--default-timeout", type=float, help="seconds for commands that name no timeout (none)")
-    limits.add_argument("--max-timeout", type=float, help="upper bound of a command's timeout in seconds (none)")
+    limits.add_argument("--default-timeout", type=_seconds, help="seconds for commands that name no timeout (none)")
+    limits.add_argument("--max-timeout", type=_seconds, help="upper bound of a command's timeout in seconds (none)")
     limits.add_argument(
-        "--shutdown-grace", type=float, default=defaults.shutdown_grace,
+        "--shutdown-grace", type=_grace, default=defaults.shutdown_grace,
         help="seconds between SIGTERM and SIGKILL for commands at the end (%(default)s)",
     )  # fmt: skip
     given = parser.parse_args(arguments)
@@ -141,6 +142,20 @@ def _positive(text: str) -> int:
     number = int(text)
     if number <= 0:
         raise argparse.ArgumentTypeError("must be a whole number above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+    return number
+
+
+def _grace(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
     return number
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from agent_sandbox.cli.namespaces import NAMESPACE
 from agent_sandbox.cli.sandboxes.running import saying
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _OPTIONS: Final = (
     click.option(
         "-n",
         "--namespace",
+        type=NAMESPACE,
         default="default",
         show_default=True,
         envvar="AGENT_SANDBOX_NAMESPACE",
@@ -40,6 +42,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--router-namespace",
+        type=NAMESPACE,
         default="agent-sandbox-system",
         show_default=True,
         help="Where the router runs in the cluster.",

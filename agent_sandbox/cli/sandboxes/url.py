@@ -8,14 +8,14 @@ import click
 
 from agent_sandbox.cli.sandboxes.reaching import Reach, reaching
 from agent_sandbox.cli.sandboxes.running import Interruptions, run_verb
-from agent_sandbox.cli.sandboxes.values import SANDBOX
+from agent_sandbox.cli.sandboxes.values import DURATION, SANDBOX
 
 
 @click.command()
 @click.argument("name", type=SANDBOX)
 @click.argument("port", type=click.IntRange(1, 65535))
 @click.argument("path", default="/")
-@click.option("--seconds", default=3600.0, show_default=True, help="How long the link is good.")
+@click.option("--seconds", type=DURATION, default=3600.0, show_default=True, help="How long the link is good.")
 @click.option("--prefixed", is_flag=True, help="The program knows its path: /prefixed/<namespace>/<claim>/<port>/.")
 @click.option("--curl", is_flag=True, help="Print a command for curl instead, with the credential in a header.")
 @reaching

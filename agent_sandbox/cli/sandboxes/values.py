@@ -20,6 +20,7 @@ COMPLETION_SECONDS: Final = 2.0
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS: Final = (86400.0, 3600.0, 60.0, 1.0)
+_LONGEST: Final = 36525 * 86400.0
 
 
 class KubeName(click.ParamType):  # type: ignore[type-arg] # generic in new versions of click only
@@ -103,6 +104,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in new vers
         seconds = sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part)
         if not seconds:
             self.fail("a duration of nothing makes no sense here: write 90s, 5m, 1h30m or 2d", param, ctx)
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is more than a hundred years: leave it out for no end", param, ctx)
         return seconds
 
 
