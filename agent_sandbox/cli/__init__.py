@@ -1,5 +1,6 @@
 """The one command, `agent-sandbox`: each verb lives in a module of its own and loads only when it is called."""
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -49,6 +50,14 @@ class LazyGroup(click.Group):
         command: Any = getattr(importlib.import_module(module_name), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; for one that does not exist, those that are near are named."""
+        if args[0] not in _VERBS and (near := difflib.get_close_matches(args[0], _VERBS, n=2)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from their one-line texts, without importing them."""

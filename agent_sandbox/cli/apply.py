@@ -12,6 +12,7 @@ import msgspec
 from agent_sandbox.cli.connection import connect_for, connection_options
 from agent_sandbox.cli.manifests import Manifest, read_manifests
 from agent_sandbox.cli.namespaces import NAMESPACE
+from agent_sandbox.cli.sandboxes.values import DURATION
 from agent_sandbox.kube import ApplyPatch, KubeClient, KubeError, NotFoundError
 from agent_sandbox_api.core import MetaOnlyView
 from agent_sandbox_api.resource import Resource
@@ -28,7 +29,7 @@ FIELD_MANAGER = "agent-sandbox-apply"
     "-n", "--namespace", type=NAMESPACE, default="default", show_default=True, help="For objects that name none."
 )
 @click.option("--wait", is_flag=True, help="Wait until the applied sandboxes, claims and pools are Ready.")
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds that --wait waits.")
+@click.option("--timeout", type=DURATION, default=120.0, show_default="2m", help="How long --wait waits for each.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
 @connection_options()
 def apply(
@@ -98,7 +99,8 @@ async def find_resource(client: KubeClient, api_version: str, kind: str) -> Reso
         if entry["kind"] == kind and "/" not in entry["name"]:
             return Resource(group, version, entry["name"], kind, MetaOnlyView, entry["namespaced"])
     raise click.ClickException(
-        f"the server knows no {kind} of {api_version}. Are the CRDs installed? kubectl apply -k config/crd"
+        f"the server knows no {kind} of {api_version}: correct the manifest, or, if it is one of our four kinds, "
+        "install them: kubectl apply --server-side -k config/crd"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from agent_sandbox.kube import KubeClient, connect, connect_to
+from agent_sandbox.kube import ConfigError, KubeClient, connect, connect_to
 from agent_sandbox.local.state import find_running_stack
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,4 +44,9 @@ async def connect_for(
     if kubeconfig is None and context is None and (stack := find_running_stack()) is not None:
         api = stack.api
         return await connect_to(api.url, token_file=api.token_file, ca_file=api.ca_file, field_manager=field_manager)
-    return await connect(kubeconfig, context, field_manager=field_manager)
+    try:
+        return await connect(kubeconfig, context, field_manager=field_manager)
+    except ConfigError as error:
+        if kubeconfig is None and context is None:
+            raise ConfigError(f"{error}; without a cluster: agent-sandbox local up --background") from error
+        raise

@@ -14,7 +14,8 @@ import click
 from agent_sandbox.cli.doctor import doctor
 from agent_sandbox.cli.local_images import images
 from agent_sandbox.cli.logs import LogFormat, configure_logging, log_format_option, log_level_option
-from agent_sandbox.cli.stack_options import stack_directory, stack_options
+from agent_sandbox.cli.sandboxes.values import DURATION
+from agent_sandbox.cli.stack_options import stack_directory, stack_options, stack_words
 from agent_sandbox.local.directory import StateDirectory
 from agent_sandbox.local.errors import LocalError, PortInUseError, StackNotRunningError
 from agent_sandbox.local.state import StackRecord
@@ -96,8 +97,8 @@ def up(
     In the foreground, Ctrl-C stops it. A directory belongs to one running stack at a time. Sandboxes of a stack that
     was killed go on for a while (--survive), and this one takes them over as they are: processes, output, addresses.
     """
-    directory = stack_directory(name, state_dir)
-    announce: Callable[[StackRecord], None] = (lambda _: None) if quiet else functools.partial(_announce, name)
+    directory, words = stack_directory(name, state_dir), stack_words(name, state_dir)
+    announce: Callable[[StackRecord], None] = (lambda _: None) if quiet else functools.partial(_announce, words)
     if background:
         arguments = ["--api-port", str(api_port), "--router-port", str(router_port), "--log-level", log_level]
         arguments += ["--survive", str(survive), *(["--unisolated"] if unisolated else [])]
@@ -163,19 +164,20 @@ def _run_here(options: "StackOptions", metrics_port: int | None, announce: Calla
     run_until_signalled(work, service="agent-sandbox-local")
 
 
-def _announce(name: str, record: StackRecord) -> None:
-    suffix = "" if name == "default" else f" --name {name}"
+def _announce(words: str, record: StackRecord) -> None:
     click.echo(f"The stack is ready: API server {record.api.url}, router {record.router.url}")
     click.echo("Next:")
     click.echo("  agent-sandbox apply -f config/samples")
-    click.echo(f"  export KUBECONFIG=$(agent-sandbox local kubeconfig{suffix})")
-    click.echo(f"  agent-sandbox local down{suffix}")
+    click.echo(f"  export KUBECONFIG=$(agent-sandbox local kubeconfig{words})")
+    click.echo(f"  agent-sandbox local down{words}")
 
 
 @local.command()
 @stack_options
 @click.option("--purge", is_flag=True, help="Also remove all objects, volumes and logs of the stack.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait before the stack is killed.")
+@click.option(
+    "--timeout", type=DURATION, default=30.0, show_default="30s", help="How long to wait before the stack is killed."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
 def down(name: str, state_dir: Path | None, purge: bool, timeout: float, quiet: bool) -> None:
     """Stop the stack, or end the sandboxes that outlived a killed one.
@@ -209,7 +211,7 @@ def status(name: str, state_dir: Path | None, output: str) -> None:
 
     directory = stack_directory(name, state_dir)
     facts = anyio.run(read_status, directory)
-    click.echo(json.dumps(facts, indent=2) if output == "json" else describe(facts))
+    click.echo(json.dumps(facts, indent=2) if output == "json" else describe(facts, stack_words(name, state_dir)))
     if not facts["running"]:
         raise SystemExit(3)
 
@@ -221,5 +223,5 @@ def kubeconfig(name: str, state_dir: Path | None, raw: bool) -> None:
     """Print the path of the stack's kubeconfig, for KUBECONFIG."""
     directory = stack_directory(name, state_dir)
     if not directory.kubeconfig.exists():
-        raise click.ClickException(str(StackNotRunningError(directory.root)))
+        raise click.ClickException(str(StackNotRunningError(directory.root, stack_words(name, state_dir))))
     click.echo(directory.kubeconfig.read_text() if raw else str(directory.kubeconfig))

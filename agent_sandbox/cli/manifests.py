@@ -1,7 +1,7 @@
 """Reads manifests from files, folders and standard input."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,19 @@ import yaml
 Manifest = dict[str, Any]
 
 
-def read_manifests(sources: Iterable[str]) -> list[Manifest]:
+def read_manifests(sources: Sequence[str]) -> list[Manifest]:
     """All objects in the given files, in order; a folder means its YAML and JSON files, `-` means standard input.
 
     Raises:
-        click.ClickException: a source is missing, is not YAML, or holds something that is no Kubernetes object.
+        click.ClickException: a source is missing, is not YAML, or holds something that is no Kubernetes object; or
+            all of them are empty.
     """
     manifests: list[Manifest] = []
     for source in sources:
         for name, text in _texts(source):
             manifests.extend(_objects(name, text))
+    if not manifests:
+        raise click.ClickException(f"there is no object in {', '.join(sources)}")
     return manifests
 
 

@@ -1,6 +1,7 @@
 """Options by which every command about a local stack says which one it means."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +19,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 def stack_directory(name: str, state_dir: Path | None) -> StateDirectory:
     """The state directory that the options mean."""
     return StateDirectory(state_dir or default_state_dir(name=name))
+
+
+def stack_words(name: str, state_dir: Path | None) -> str:
+    """The options that mean this stack, to go on a command that is pasted; nothing for the default one."""
+    named = "" if name == "default" or state_dir else f" --name {name}"
+    return named + (f" --state-dir {shlex.quote(str(state_dir))}" if state_dir else "")
 
 
 def _checked(context: click.Context, parameter: click.Parameter, value: str) -> str:

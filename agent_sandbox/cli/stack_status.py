@@ -55,13 +55,17 @@ async def _count(client: KubeClient) -> Facts:
     }
 
 
-def describe(facts: Facts) -> str:
-    """The facts as lines for people, with the next step."""
+def describe(facts: Facts, words: str) -> str:
+    """The facts as lines for people, with the next step; ``words`` are the options that mean this stack."""
     if not facts["running"]:
         kept = "its objects are kept" if facts["exists"] else "nothing is kept"
-        text = f"No stack runs in {facts['stateDirectory']} ({kept}).\nStart it: agent-sandbox local up --background"
+        text = f"No stack runs in {facts['stateDirectory']} ({kept}).\n"
+        text += f"Start it: agent-sandbox local up --background{words}"
         if facts["outlived"]:
-            text += "\nSandboxes of a killed stack go on: `up` takes them over, `agent-sandbox local down` ends them."
+            text += (
+                "\nSandboxes of a killed stack go on: `up` takes them over, "
+                f"`agent-sandbox local down{words}` ends them."
+            )
         return text
     lines = [
         f"The stack runs as process {facts['process']} since {facts['started']}",

@@ -5,6 +5,7 @@ Priority and Fairness does that better. Errors are those of ``errors.py`` and no
 ``agent_sandbox.runtime``: caches and controllers on top of this client.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from typing import Any, Final, Generic, Self
 import msgspec
 
 from agent_sandbox.clock import Clock, SystemClock
-from agent_sandbox.kube.errors import DecodeError, GoneError, decode_reason, error_for, parse_retry_after
+from agent_sandbox.kube.errors import (
+    DecodeError,
+    GoneError,
+    InvalidNameError,
+    decode_reason,
+    error_for,
+    parse_retry_after,
+)
 from agent_sandbox.kube.patches import ApplyPatch, Body, Patch, wire
 from agent_sandbox.kube.scale import Scale, decode_scale
 from agent_sandbox.kube.transport import NO_QUERY, RawResponse, Transport
@@ -26,6 +34,8 @@ PAGE_SIZE: Final = 500
 
 MAX_THROTTLED_RETRIES: Final = 10
 """How often one request is repeated after 429 with Retry-After, as client-go."""
+
+_PATH_SEGMENT: Final = re.compile(r"(?!\.{1,2}$)[^/%?#\x00-\x20\x7f-\U0010ffff]+")
 
 
 class Propagation(StrEnum):
@@ -106,12 +116,12 @@ class KubeClient:
 
     async def get(self, resource: Resource[V], name: str, namespace: str | None = None) -> V:
         """Read one object."""
-        answer = await self.request("GET", resource.path(namespace, name))
+        answer = await self.request("GET", _path(resource, namespace, name))
         return decode_object(resource, answer.body, f"GET {resource} {name}")
 
     async def get_object(self, resource: Resource[Any], name: str, namespace: str | None = None) -> dict[str, Any]:
         """Read one object as its whole JSON, for a read-modify-write that must keep unknown fields."""
-        answer = await self.request("GET", resource.path(namespace, name))
+        answer = await self.request("GET", _path(resource, namespace, name))
         whole: dict[str, Any] = msgspec.json.decode(answer.body)
         return whole
 
@@ -173,7 +183,7 @@ class KubeClient:
             query["limit"] = str(limit)
         if continue_token:
             query["continue"] = continue_token
-        path = resource.path(namespace)
+        path = _path(resource, namespace)
         answer = await self.request("GET", path, query=query)
 
         def report(error: msgspec.ValidationError, raw: msgspec.Raw) -> None:
@@ -228,7 +238,7 @@ class KubeClient:
             query["resourceVersion"] = resource_version
         if send_initial_events:
             query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
-        path = resource.path(namespace)
+        path = _path(resource, namespace)
         name = f"WATCH {path}"
         async with self.transport.stream("GET", path, query=query, read_timeout=read_timeout) as stream:
             if stream.status != 200:
@@ -241,7 +251,7 @@ class KubeClient:
     async def create(self, resource: Resource[V], body: Body, namespace: str | None = None) -> V:
         """Create an object; ``apiVersion``, ``kind`` and an absent namespace are filled in."""
         content = complete(resource, wire(body))
-        path = resource.path(namespace or _metadata(content).get("namespace"))
+        path = _path(resource, namespace or _metadata(content).get("namespace"))
         answer = await self.request("POST", path, query=self._manager_query(), body=msgspec.json.encode(content))
         return decode_object(resource, answer.body, f"POST {path}")
 
@@ -258,7 +268,7 @@ class KubeClient:
         metadata = _metadata(content)
         if not metadata.get("resourceVersion"):
             raise ValueError(f"update of {resource} {metadata.get('name')}: metadata.resourceVersion is required")
-        path = resource.path(namespace or metadata.get("namespace"), metadata["name"], subresource)
+        path = _path(resource, namespace or metadata.get("namespace"), metadata["name"], subresource)
         answer = await self.request("PUT", path, query=self._manager_query(), body=msgspec.json.encode(content))
         return decode_object(resource, answer.body, f"PUT {path}")
 
@@ -277,7 +287,7 @@ class KubeClient:
             patch = ApplyPatch(complete(resource, wire(patch.body)), force=patch.force)
             if patch.force:
                 query["force"] = "true"
-        path = resource.path(namespace, name, subresource)
+        path = _path(resource, namespace, name, subresource)
         answer = await self.request("PATCH", path, query=query, body=patch.encode(), content_type=patch.content_type)
         return decode_object(resource, answer.body, f"PATCH {path}")
 
@@ -326,7 +336,7 @@ class KubeClient:
             options["propagationPolicy"] = propagation.value
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
-        path = resource.path(namespace, name)
+        path = _path(resource, namespace, name)
         answer = await self.request("DELETE", path, body=msgspec.json.encode(options))
         if msgspec.json.decode(answer.body, type=_Kind).kind == "Status":
             return None
@@ -338,7 +348,7 @@ class KubeClient:
 
     async def get_scale(self, resource: Resource[Any], name: str, namespace: str | None = None) -> Scale:
         """Read the ``scale`` subresource."""
-        answer = await self.request("GET", resource.path(namespace, name, "scale"))
+        answer = await self.request("GET", _path(resource, namespace, name, "scale"))
         return decode_scale(answer.body)
 
     async def set_scale(
@@ -363,7 +373,7 @@ class KubeClient:
             body["metadata"] = {"resourceVersion": resource_version}
         answer = await self.request(
             "PATCH",
-            resource.path(namespace, name, "scale"),
+            _path(resource, namespace, name, "scale"),
             query=self._manager_query(),
             body=msgspec.json.encode(body),
             content_type="application/merge-patch+json",
@@ -439,3 +449,17 @@ def _selection(label_selector: str, field_selector: str) -> dict[str, str]:
     if field_selector:
         query["fieldSelector"] = field_selector
     return query
+
+
+def _path(
+    resource: Resource[Any], namespace: str | None = None, name: str | None = None, subresource: str | None = None
+) -> str:
+    """The path of a request, in which each name is one segment, as client-go sees to it.
+
+    Raises:
+        InvalidNameError: a name that somebody typed would be more: another object, a subresource, a query.
+    """
+    for part, what in ((namespace or None, "namespace"), (name, "name")):
+        if part is not None and _PATH_SEGMENT.fullmatch(part) is None:
+            raise InvalidNameError(f"{part!r} is no {what} that an object of {resource} can have")
+    return resource.path(namespace, name, subresource)

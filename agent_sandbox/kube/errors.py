@@ -4,6 +4,7 @@
 
     KubeError
     ├── ConfigError             kubeconfig or credentials cannot be used; fix the file that the message names
+    ├── InvalidNameError        no object can have this name; nothing was sent
     ├── DecodeError             the answer is not what the API promises; carries the object's name, never its content
     ├── TransportError          no answer
     │   ├── UnreachableError    nothing was sent: any request may be repeated
@@ -36,6 +37,10 @@ class KubeError(Exception):
 
 class ConfigError(KubeError):
     """The configuration or the credentials cannot be used."""
+
+
+class InvalidNameError(KubeError):
+    """A name or namespace that no object can have, and that would lead a request elsewhere. Nothing was sent."""
 
 
 class DecodeError(KubeError):

@@ -6,6 +6,7 @@ error. Nothing is polled.
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from agent_sandbox.local.errors import StackFailedError, StackRunningError
 from agent_sandbox.local.state import StackRecord
 
 _LAST_LINES = 15
+_TOO_LITTLE = 1024 * 1024
+"""Bytes; with less, neither the objects nor the reason of the failure could be written."""
 
 
 def start_in_background(directory: StateDirectory, arguments: Sequence[str]) -> StackRecord:
@@ -49,7 +52,8 @@ def start_in_background(directory: StateDirectory, arguments: Sequence[str]) -> 
             os.close(write_end)
     record = StackRecord.read(directory.root) if told else None
     if record is None:
-        raise StackFailedError(directory.log, _end_of_log(directory, log_start))
+        full = shutil.disk_usage(directory.root).free < _TOO_LITTLE
+        raise StackFailedError(directory.log, _end_of_log(directory, log_start), full=full)
     return record
 
 

@@ -35,15 +35,18 @@ class StackRunningError(LocalError):
 class StackNotRunningError(LocalError):
     """Nothing runs in the state directory."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(f"no stack runs in {directory}. Start one with `agent-sandbox local up`.")
+    def __init__(self, directory: Path, words: str = "") -> None:
+        super().__init__(f"no stack runs in {directory}. Start one: agent-sandbox local up --background{words}")
 
 
 class StackFailedError(LocalError):
     """The stack stopped before it was ready."""
 
-    def __init__(self, log: Path, last_lines: str) -> None:
-        super().__init__(f"the stack stopped before it was ready; the end of {log} says:\n{last_lines}")
+    def __init__(self, log: Path, last_lines: str, *, full: bool = False) -> None:
+        room = (
+            f"\nThe disk of {log.parent} is full: make room there, or name another with `--state-dir`." if full else ""
+        )
+        super().__init__(f"the stack stopped before it was ready; the end of {log} says:\n{last_lines}{room}")
 
 
 class PortInUseError(LocalError):

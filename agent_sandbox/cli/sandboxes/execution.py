@@ -201,7 +201,8 @@ def _status_of(info: ProcessInfo, exit_code: int) -> int:
         said = re.sub(r"^Failed to execute command: (\[Errno \d+\] )?", "", info.error)
         # A directory that is missing is told in the same words, but it is no command.
         missing = said == f"No such file or directory: {info.argv[0]!r}"
-        raise Failure(f"{info.argv[0]} cannot be started: {said}", NOT_FOUND if missing else NOT_STARTABLE)
+        hint = ". Options stand before the name of the sandbox" if missing and info.argv[0].startswith("-") else ""
+        raise Failure(f"{info.argv[0]} cannot be started: {said}{hint}", NOT_FOUND if missing else NOT_STARTABLE)
     return SIGNALLED - exit_code if exit_code < 0 else exit_code
 
 

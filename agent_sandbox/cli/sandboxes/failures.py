@@ -47,7 +47,8 @@ def failure_of(error: BaseException, status: int) -> Failure | None:
     if not isinstance(error, SandboxError | KubeError | OSError | TimeoutError):
         return None
     notes = getattr(error, "__notes__", [])
-    message = ". ".join(part.strip().rstrip(".") for part in (_said(error), next_step(error), *notes) if part)
+    parts = [part.strip().rstrip(".") for part in (_said(error), next_step(error), *notes) if part]
+    message = " ".join(part if part.endswith("?") else f"{part}." for part in parts).removesuffix(".")
     return Failure(message or type(error).__name__, status)
 
 
@@ -61,6 +62,13 @@ def _said(error: BaseException) -> str:
 def next_step(error: BaseException) -> str:
     """What to type next, where the message itself does not say it."""
     from agent_sandbox import sdk
+    from agent_sandbox.kube import AlreadyExistsError, NotFoundError
+
+    match error.__cause__:
+        case NotFoundError(details=details) if details.kind == "namespaces":
+            return f"Make it (kubectl create namespace {details.name}), or name another with -n"
+        case AlreadyExistsError():
+            return "Use it (agent-sandbox run NAME -- ...), remove it (agent-sandbox rm NAME), or take another name"
 
     match error:
         case sdk.SandboxTemplateNotFoundError():

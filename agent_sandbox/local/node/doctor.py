@@ -178,10 +178,10 @@ def _images(_: Path) -> Finding:
     engine = find_engine()
     if engine is not None:
         return Finding("images", "ok", f"images are fetched through {engine.socket}, and imported from OCI layouts")
+    serve = "`podman system service --time=0 &` (with systemd: systemctl --user start podman.socket)"
     return Finding(
         "images",
         "limited",
         "images come from `agent-sandbox local images import`; there is no socket of Podman or Docker to fetch them by",
-        "apt-get install podman, then `podman system service --time=0 &` (with systemd: systemctl --user start"
-        " podman.socket)",
+        serve if shutil.which("podman") else f"apt-get install podman, then {serve}",
     )

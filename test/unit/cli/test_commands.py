@@ -176,6 +176,8 @@ def test_defect_14_nothing_listens_beyond_loopback_unless_told() -> None:
         (("apply", "-n", "Bad NS", "-f", "-"), "cannot be a namespace"),
         (("url", "box", "80", "--seconds", "-1"), "no duration"),
         (("create", "--template", "t", "--ttl", "99999999999d"), "a hundred years"),
+        (("local", "kubeconfig", "--state-dir", "/no/such/stack"), "local up --background --state-dir /no/such/stack"),
+        (("rum",), "Did you mean 'rm' or 'run'?"),
         (("create",), "--template or --pool"),
         (("create", "--cold", "--pool", "p"), "contradict"),
         (("create", "Bad_Name", "--template", "t"), "agent-sandbox ls"),
@@ -245,6 +247,7 @@ def test_a_folder_is_read_in_order_without_its_kustomization(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("", "no object"),
         ("a: [", "is not YAML"),
         ("just: data", "no Kubernetes object"),
         ("apiVersion: v1\nkind: Pod", "no metadata.name"),

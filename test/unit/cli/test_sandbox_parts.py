@@ -28,7 +28,7 @@ from agent_sandbox.cli.sandboxes.progress import NoBar, transfer_bar
 from agent_sandbox.cli.sandboxes.running import Interruptions, run_verb
 from agent_sandbox.cli.sandboxes.terminal import Keyboard, RawTerminal, ScreenModes
 from agent_sandbox.cli.sandboxes.values import DURATION, PAIR, SANDBOX
-from agent_sandbox.kube import ForbiddenError
+from agent_sandbox.kube import AlreadyExistsError, ForbiddenError, KubeError, NotFoundError, StatusDetails
 
 
 @pytest.mark.parametrize("module", [tables, places])
@@ -108,6 +108,27 @@ def test_an_expected_error_is_one_line_with_the_next_step(error: Exception, word
     assert words in failure.message
     assert "\n" not in failure.message
     assert failure.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (
+            NotFoundError(404, "NotFound", "none", details=StatusDetails(name="nowhere", kind="namespaces")),
+            "said? Make it (kubectl create namespace nowhere)",
+        ),
+        (AlreadyExistsError(409, "AlreadyExists", "there"), "agent-sandbox run NAME"),
+    ],
+)
+def test_the_next_step_may_lie_in_the_cause(cause: KubeError, words: str) -> None:
+    error = sdk.SandboxNotFoundError("said?")
+    error.__cause__ = cause
+
+    failure = failure_of(error, 1)
+
+    assert failure is not None
+    assert words in failure.message
+    assert "agent-sandbox ls" not in failure.message
 
 
 def test_what_could_not_be_cleaned_up_is_told_too() -> None:

@@ -12,6 +12,7 @@ from agent_sandbox.kube import (
     EventType,
     GoneError,
     InvalidError,
+    InvalidNameError,
     JsonPatch,
     KubeClient,
     MergePatch,
@@ -264,3 +265,21 @@ def test_nulls_inside_lists_of_structs_count_as_absent() -> None:
     pod = PODS.decode(b'{"metadata":{"name":"a"},"status":{"containerStatuses":[{"name":"c","lastState":null}]}}')
 
     assert pod.status.container_statuses[0].last_state.terminated is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/status", "../pods/a", "a?x=y", "a#x", "a%2fb", "a b", "a\n", "\u00e4"]
+)
+async def test_a_name_is_one_segment_of_a_path_or_nothing_is_sent(setup: Setup, name: str) -> None:
+    """A typed name could else be another object's, or a part of one."""
+    await setup.service()
+    sent = len(setup.wire.seen)
+
+    with pytest.raises(InvalidNameError, match="is no name"):
+        await setup.client.get(SERVICES, name, "default")
+    with pytest.raises(InvalidNameError, match="is no name"):
+        await setup.client.delete(SERVICES, name, "default", uid="1")
+    if name:  # the empty namespace means all
+        with pytest.raises(InvalidNameError, match="is no namespace"):
+            await setup.client.list(SERVICES, name)
+    assert len(setup.wire.seen) == sent
