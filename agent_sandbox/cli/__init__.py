@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import signal
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -58,6 +59,13 @@ class LazyGroup(click.Group):
         if args[0] not in _VERBS and (near := difflib.get_close_matches(args[0], _VERBS, n=2)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; an interrupt that finds it still loading ends the command as a shell expects."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from their one-line texts, without importing them."""

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from agent_sandbox.sandboxd.uploads import Uploads
 from agent_sandbox.sandboxd.v1_files import FileApi
 from agent_sandbox.sandboxd.v1_processes import ProcessApi
 from agent_sandbox.sandboxd.v1_system import SystemApi
+from agent_sandbox.signals import arriving_signals
 
 logger = logging.getLogger(__name__)
 
@@ -164,14 +165,15 @@ async def _serve_until(options: SandboxdOptions, stop: anyio.Event, *, task_stat
 
 async def serve_until_signalled(options: SandboxdOptions) -> None:
     """Serve until SIGTERM or SIGINT; commands get the signal too and then a grace."""
-    async with anyio.create_task_group() as tasks:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with arriving_signals(signal.SIGTERM, signal.SIGINT) as arrivals:
+        async with anyio.create_task_group() as tasks, aclosing(arrivals.each()) as signals:
             port = await tasks.start(serve, options)
             logger.info("sandboxd on %s:%s serves %s", options.host, port, options.root)
             async for number in signals:
-                logger.info("sandboxd stops: %s", signal.Signals(number).name)
+                arrivals.end()
+                logger.info("sandboxd stops: %s", number.name)
+                tasks.cancel_scope.cancel()
                 break
-            tasks.cancel_scope.cancel()
 
 
 @web.middleware

@@ -5,15 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import anyio
 import click
-from anyio.abc import TaskStatus
 
 from agent_sandbox.cli.sandboxes.failures import FAILED, SIGNALLED, failure_of, note
+from agent_sandbox.signals import Arrivals, arriving_signals
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ class Interruptions:
     """What SIGINT, SIGTERM and SIGHUP do: they cancel the verb, unless something else takes them for the moment."""
 
     scope: anyio.CancelScope
+    arrivals: Arrivals
     received: signal.Signals | None = None
     _handlers: list[SignalHandler] = field(default_factory=list)
 
@@ -43,13 +44,13 @@ class Interruptions:
 
     def cancel(self, number: signal.Signals) -> None:
         """End the verb as that signal does."""
+        self.arrivals.end()
         self.received = number
         self.scope.cancel()
 
-    async def listen(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def listen(self) -> None:
         """Take signals, for ever."""
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
-            task_status.started()
+        async with aclosing(self.arrivals.each()) as signals:
             async for number in signals:
                 if self._handlers:
                     await self._handlers[-1](number)
@@ -70,7 +71,8 @@ def run_verb(work: Callable[[Interruptions], Awaitable[T]], *, status: int = FAI
         SystemExit: a signal ended it.
     """
     try:
-        results, received = anyio.run(_interruptible, work)
+        with arriving_signals(*_SIGNALS) as arrivals:
+            results, received = anyio.run(_interruptible, work, arrivals)
     except Exception as error:
         cause = first_leaf(error)
         if isinstance(cause, click.ClickException):
@@ -86,11 +88,13 @@ def run_verb(work: Callable[[Interruptions], Awaitable[T]], *, status: int = FAI
     return results[0]
 
 
-async def _interruptible(work: Callable[[Interruptions], Awaitable[T]]) -> tuple[list[T], signal.Signals | None]:
+async def _interruptible(
+    work: Callable[[Interruptions], Awaitable[T]], arrivals: Arrivals
+) -> tuple[list[T], signal.Signals | None]:
     results: list[T] = []
     async with anyio.create_task_group() as tasks:
-        interruptions = Interruptions(tasks.cancel_scope)
-        await tasks.start(interruptions.listen, name="signals")
+        interruptions = Interruptions(tasks.cancel_scope, arrivals)
+        tasks.start_soon(interruptions.listen, name="signals")
         results.append(await work(interruptions))
         tasks.cancel_scope.cancel()
     return results, interruptions.received

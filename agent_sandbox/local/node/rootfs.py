@@ -125,7 +125,12 @@ def _daemon_sources() -> list[tuple[Path, str]]:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("agent_sandbox is not importable as a package")
     package = Path(spec.submodule_search_locations[0])
-    modules = [package / "__init__.py", package / "tracing.py", *sorted((package / "sandboxd").rglob("*.py"))]
+    modules = [
+        package / "__init__.py",
+        package / "signals.py",
+        package / "tracing.py",
+        *sorted((package / "sandboxd").rglob("*.py")),
+    ]
     return [(module, f"agent_sandbox/{module.relative_to(package)}") for module in modules]
 
 

@@ -6,6 +6,7 @@ import pty
 import signal
 import termios
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -166,11 +167,20 @@ def _raise(error: Exception) -> Any:
 # Signals
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put back the handlers that an ending program keeps."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "endless", "status"),
     [(signal.SIGINT, False, 130), (signal.SIGTERM, True, 143), (signal.SIGHUP, False, 129), (signal.SIGINT, True, 0)],
 )
-def test_a_signal_ends_a_verb_in_order(number: signal.Signals, endless: bool, status: int) -> None:
+def test_a_signal_ends_a_verb_in_order(number: signal.Signals, endless: bool, status: int, handlers: None) -> None:
     cleaned: list[str] = []
 
     async def work(_: Interruptions) -> None:
