@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -233,7 +234,10 @@ def read_the_kernels_log_by_its_device() -> object:
 
 @attempt
 def see_a_host_process() -> object:
-    names = [Path(f"/proc/{pid}/cmdline").read_text() for pid in os.listdir("/proc") if pid.isdigit()]
+    names = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            names.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
     foreign = [name for name in names if "attempts" not in name and str(FACTS["marker"]) not in name and name]
     return refuse_unless(foreign, "only its own")
 
@@ -406,7 +410,7 @@ def add_an_address_by_netlink() -> object:
 
 def _ask_netlink(family: int, request: bytes) -> str:
     with socket.socket(16, socket.SOCK_RAW, family) as mine:
-        mine.settimeout(1)
+        mine.settimeout(60)
         mine.send(request)
         (code,) = struct.unpack_from("=i", mine.recv(4096), 16)
     if -code in {errno.EPERM, errno.EACCES}:
@@ -419,7 +423,7 @@ def _ask_netlink(family: int, request: bytes) -> str:
 
 def _connect(host: str, port: int) -> object:
     with socket.socket() as mine:
-        mine.settimeout(0.5)
+        mine.settimeout(FACTS["patience"])
         mine.connect((host, port))
         return "connected"
 
@@ -457,7 +461,7 @@ def connect_to_the_internet() -> object:
 @attempt
 def send_udp_to_the_other_pod() -> object:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mine:
-        mine.settimeout(0.5)
+        mine.settimeout(FACTS["patience"])
         mine.connect((FACTS["other_address"], 9999))
         mine.send(b"hello")
         return mine.recv(10)
@@ -476,18 +480,21 @@ def send_under_the_other_pods_address() -> object:
 
 def _until_heard(word: str) -> str:
     """What the third Pod heard; it writes that down on a page that everybody may read."""
-    with socket.create_connection((FACTS["third_address"], 8888), timeout=1) as page:
-        page.settimeout(1)
-        heard = page.recv(4096).decode()
-    if word not in heard:
-        raise RefusedError(f"it did not arrive, only {heard!r}")
-    return heard
+    deadline = time.monotonic() + FACTS["patience"]
+    while True:
+        with socket.create_connection((FACTS["third_address"], 8888), timeout=60) as page:
+            heard = page.recv(4096).decode()
+        if word in heard:
+            return heard
+        if time.monotonic() > deadline:
+            raise RefusedError(f"it did not arrive, only {heard!r}")
+        time.sleep(0.01)
 
 
 @attempt
 def connect_to_the_hosts_loopback_by_ipv6() -> object:
     with socket.socket(socket.AF_INET6) as mine:
-        mine.settimeout(0.5)
+        mine.settimeout(FACTS["patience"])
         mine.connect(("::1", FACTS["host_port6"]))
         return "connected"
 

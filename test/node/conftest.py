@@ -27,7 +27,8 @@ from agent_sandbox.testing.apiserver import InMemoryApiServer
 from agent_sandbox_api.core import PODS, PodView
 from agent_sandbox_api.core.kinds import ContainerStateDetail
 
-PATIENCE = 45.0
+PATIENCE = 100.0
+"""Seconds to wait for what shall come, however slow the machine: only what never comes takes them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

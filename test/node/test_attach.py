@@ -44,7 +44,7 @@ async def test_a_container_without_input_reads_nothing_and_is_only_watched(run_n
         script = "cat; echo end; until test -e watched; do echo still; sleep 0.02; done; echo really"
         await stack.create_pod("one", {"containers": [box(script)], "restartPolicy": "Never"})
         await stack.until_printed("one", "main", "end")
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with stack.attached("one", "main", stdin=b"ignored\n") as session:
                 while b"still" not in session.out:  # noqa: ASYNC110 - nobody tells us
                     await anyio.sleep(0.01)

@@ -36,7 +36,7 @@ import socket, sys
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 try:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as mine:
-        mine.settimeout(1)
+        mine.settimeout(float(sys.argv[4]))
         mine.connect((host, port))
         mine.send(b"ping")
         print(mine.recv(10).decode(errors="replace"))
@@ -46,7 +46,7 @@ except OSError as error:
 
 TALK = """
 import socket, time
-with socket.create_connection(("{host}", {port}), timeout=1) as mine:
+with socket.create_connection(("{host}", {port}), timeout=60) as mine:
     while True:
         mine.send(b"x")
         try:
@@ -84,14 +84,20 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[outside.O
         yield world
 
 
-async def _try(stack: Any, pod: str, kind: str, host: str, port: int) -> str:
-    session = await stack.execute(pod, "main", ["python", "-c", TRY, kind, host, str(port)])
+async def _try(stack: Any, pod: str, kind: str, host: str, port: int, *, patience: float = 1) -> str:
+    """What a server out there answers, or the error; a datagram that is dropped is waited for in vain."""
+    session = await stack.execute(pod, "main", ["python", "-c", TRY, kind, host, str(port), str(patience)])
     return str(session.out.decode().strip())
+
+
+async def _reaches(stack: Any, pod: str, kind: str, host: str, port: int) -> bool:
+    """Whether a server answers, however long a busy machine takes for it."""
+    return await _try(stack, pod, kind, host, port, patience=60) == "ping"
 
 
 async def _resolve(stack: Any, pod: str, name: str) -> str:
     script = "import socket, sys\ntry: print(socket.gethostbyname(sys.argv[1]))\nexcept OSError: print('unknown')"
-    session = await stack.execute(pod, "main", ["timeout", "5", "python", "-c", script, name])
+    session = await stack.execute(pod, "main", ["timeout", "100", "python", "-c", script, name])
     return str(session.out.decode().strip())
 
 
@@ -109,8 +115,8 @@ async def test_the_public_internet_is_open_to_whom_a_policy_lets_out_and_private
             await stack.until_ready("out")
             await stack.until_ready("plain")
 
-            assert await _try(stack, "out", "tcp", outside.PUBLIC, outside.WEB) == "ping"
-            assert await _try(stack, "out", "udp", outside.PUBLIC, outside.ECHO) == "ping"
+            assert await _reaches(stack, "out", "tcp", outside.PUBLIC, outside.WEB)
+            assert await _reaches(stack, "out", "udp", outside.PUBLIC, outside.ECHO)
             assert await _resolve(stack, "out", "example.com") == outside.PUBLIC
             assert await _resolve(stack, "out", "nowhere.example") == "unknown"
             for host, port in (
@@ -126,7 +132,8 @@ async def test_the_public_internet_is_open_to_whom_a_policy_lets_out_and_private
             assert (await _try(stack, "plain", "tcp", outside.PUBLIC, outside.WEB)).endswith("Error")
             assert await _resolve(stack, "plain", "example.com") == "unknown"
 
-    assert world.questions == [b"\x07example\x03com\x00", b"\x07nowhere\x07example\x00"]
+    # A name is asked for again when the answer is slow to come.
+    assert list(dict.fromkeys(world.questions)) == [b"\x07example\x03com\x00", b"\x07nowhere\x07example\x00"]
 
 
 async def test_even_a_policy_without_exceptions_leads_neither_to_the_host_nor_to_cloud_metadata(
@@ -140,7 +147,7 @@ async def test_even_a_policy_without_exceptions_leads_neither_to_the_host_nor_to
             await stack.create_pod("all", {"containers": [SLEEPER]}, labels={"app": "all"})
             await stack.until_ready("all")
 
-            assert await _try(stack, "all", "tcp", outside.PRIVATE, outside.WEB) == "ping"
+            assert await _reaches(stack, "all", "tcp", outside.PRIVATE, outside.WEB)
             for host, port in ((outside.METADATA, outside.WEB), (outside.HOST, 7777), ("198.18.255.2", 7777)):
                 assert (await _try(stack, "all", "tcp", host, port)).endswith("Error"), (host, port)
 
@@ -174,7 +181,7 @@ async def test_a_pod_that_may_use_dns_only_resolves_names_and_reaches_nothing(
         address = (await stack.until_ready("mute")).ips[0]
 
         assert await _resolve(stack, "mute", "example.com") == outside.PUBLIC
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while await _resolve(stack, "mute", "mute") != address:  # noqa: ASYNC110 - nobody tells us
                 await anyio.sleep(0.01)
         for kind, host, port in (
@@ -204,7 +211,7 @@ async def test_ports_ranges_and_exceptions_hold_and_change_while_pods_run(
         await stack.create_pod("some", {"containers": [SLEEPER, talk]}, labels={"app": "some"})
         await stack.until_printed("some", "talk", "heard")
 
-        assert await _try(stack, "some", "tcp", outside.PUBLIC, outside.WEB) == "ping"
+        assert await _reaches(stack, "some", "tcp", outside.PUBLIC, outside.WEB)
         assert (await _try(stack, "some", "tcp", outside.PUBLIC, outside.NEIGHBOUR)).endswith("Error")
         assert (await _try(stack, "some", "tcp", outside.OTHER_PUBLIC, outside.WEB)).endswith("Error")
         assert (await _try(stack, "some", "udp", outside.PUBLIC, outside.ECHO)).endswith("Error")
@@ -213,7 +220,7 @@ async def test_ports_ranges_and_exceptions_hold_and_change_while_pods_run(
         await stack.client.patch(NETWORK_POLICIES, "some", MergePatch({"spec": {"egress": [other]}}), "default")
         await stack.until_printed("some", "talk", "cut off")
 
-        assert await _try(stack, "some", "tcp", outside.OTHER_PUBLIC, outside.NEIGHBOUR) == "ping"
+        assert await _reaches(stack, "some", "tcp", outside.OTHER_PUBLIC, outside.NEIGHBOUR)
         assert (await _try(stack, "some", "tcp", outside.PUBLIC, outside.WEB)).endswith("Error")
 
 
@@ -228,7 +235,7 @@ async def test_where_the_machine_has_no_way_out_a_pod_says_so_and_gets_none(
         before = await _try(stack, "out", "tcp", outside.PUBLIC, outside.WEB)
 
         (tmp_path / "slirp4netns").symlink_to(str(shutil.which("slirp4netns")))
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while await _try(stack, "out", "tcp", outside.PUBLIC, outside.WEB) != "ping":  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 
@@ -257,10 +264,10 @@ async def test_the_way_out_comes_back_when_it_dies_and_goes_with_the_node(
         before = await anyio.to_thread.run_sync(_ways_out, helper)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not set(await anyio.to_thread.run_sync(_ways_out, helper)) - set(before):  # noqa: ASYNC110
                 await anyio.sleep(0.01)
-    with anyio.fail_after(10):  # it ends by itself, once it hears that the node has
+    with anyio.fail_after(60):  # it ends by itself, once it hears that the node has
         while await anyio.to_thread.run_sync(_ways_out, helper):  # noqa: ASYNC110 - nobody tells us
             await anyio.sleep(0.01)
 

@@ -46,7 +46,7 @@ async def test_ten_thousand_files_are_written_and_removed_with_their_pod(run_nod
         )
         await stack.until_printed("many", "main", "done")
         ready = await stack.until_ready("many")
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await stack.delete_pod("many")
         left = await anyio.to_thread.run_sync(lambda: list((stack.state / "pods").iterdir()))
 
@@ -55,7 +55,7 @@ async def test_ten_thousand_files_are_written_and_removed_with_their_pod(run_nod
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 async def test_two_hundred_pods_come_and_go_and_nothing_of_them_is_left(run_node: RunNode, state_dir: Path) -> None:
     async with run_node() as stack:
         await _cycle(stack, 0)
@@ -66,6 +66,9 @@ async def test_two_hundred_pods_come_and_go_and_nothing_of_them_is_left(run_node
         for batch in range(1, 21):
             await _cycle(stack, batch)
 
+        with anyio.fail_after(60):  # the helper may be loading rules, and the kernel removing what nobody holds
+            while _count(helper) > helper_before or _count(Path("/proc/self/fd")) > open_before:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
         links_after = await anyio.to_thread.run_sync(_links, stack.node.network.pid)
         groups = await anyio.to_thread.run_sync(
             lambda: [path for parent in stack.node._cgroups.parents for path in parent.iterdir() if path.is_dir()]
@@ -73,8 +76,6 @@ async def test_two_hundred_pods_come_and_go_and_nothing_of_them_is_left(run_node
         mounts = await anyio.to_thread.run_sync(lambda: Path(f"/proc/{stack.node.network.pid}/mounts").read_text())
         after = await anyio.to_thread.run_sync(take_footprint)
         parents = list(stack.node._cgroups.parents)
-        assert _count(Path("/proc/self/fd")) <= open_before
-        assert _count(helper) <= helper_before
         assert stack.node._addresses._taken == set()
         assert _count(stack.state / "pods") == 0
 

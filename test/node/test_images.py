@@ -65,8 +65,7 @@ async def test_a_container_writes_to_a_layer_of_its_own_that_a_restart_empties(
     async with run_node(restart_backoff=0.05) as stack:
         await stack.create_pod("loop", {"containers": [box(script)]})
         await stack.until("loop", lambda pod: any(entry.restart_count for entry in pod.status.container_statuses))
-        await stack.until_printed("loop", "main", "changed")
-        second = await stack.log("loop", "main")
+        second = await stack.until_printed("loop", "main", "changed")
         locked = await _run(
             stack, "locked", box("touch /mine; touch /tmp/x", securityContext={"readOnlyRootFilesystem": True})
         )
@@ -145,7 +144,7 @@ async def _podman(directory: Path, archive: Path, monkeypatch: pytest.MonkeyPatc
     await anyio.run_process([*podman, "load", "-i", str(archive)])
     socket = directory / "podman.sock"
     async with await anyio.open_process([*podman, "system", "service", "-t", "0", f"unix://{socket}"]) as service:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not await anyio.Path(socket).exists():  # noqa: ASYNC110 - nobody tells us
                 await anyio.sleep(0.02)
         monkeypatch.setenv("CONTAINER_HOST", f"unix://{socket}")

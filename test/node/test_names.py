@@ -27,7 +27,7 @@ async def _resolve(stack: Any, pod: str, name: str) -> str:
         "try: print(socket.gethostbyname(sys.argv[1]))\n"
         "except OSError as error: print(type(error).__name__)"
     )
-    session = await stack.execute(pod, "main", ["timeout", "2", "python", "-c", script, name])
+    session = await stack.execute(pod, "main", ["timeout", "60", "python", "-c", script, name])
     return str(session.out.decode().strip())
 
 
@@ -38,7 +38,7 @@ async def test_a_service_resolves_by_its_short_and_full_name_and_nothing_outside
         await stack.create_pod("one", {"containers": [SLEEPER]}, labels={"app": "one"})
         address = (await stack.until_ready("db")).ips[0]
         await stack.until_ready("one")
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while await _resolve(stack, "one", "db") != address:  # noqa: ASYNC110 - nobody tells us
                 await anyio.sleep(0.01)
 

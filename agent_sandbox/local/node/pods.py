@@ -261,6 +261,7 @@ class StatusOfContainer(ContainerStatusView, rename="camel", frozen=True):
     state: StateView = StateView()
     last_state: StateView = StateView()
     started: bool | None = None
+    container_id: str = msgspec.field(default="", name="containerID")
 
 
 class StatusOfPod(PodStatusView, rename="camel", frozen=True):

@@ -449,7 +449,12 @@ def _taken_over(state: ContainerState, previous: StatusOfContainer | None, takeo
         return state.with_state(state.state, restart_count=run)
     running = Running(takeover.started_at)
     return state.with_state(
-        running, last=_last(previous), restart_count=run, ready=previous.ready, started=bool(previous.started)
+        running,
+        last=_last(previous),
+        restart_count=run,
+        ready=previous.ready,
+        started=bool(previous.started),
+        container_id=previous.container_id,
     )
 
 

@@ -18,8 +18,10 @@ from agent_sandbox.local.apiserver.site import ApiServerSite
 from agent_sandbox_api.core import LEASES, SERVICES
 
 pytestmark = pytest.mark.slow
+LEASE = 10
+"""Seconds: no machine is so busy that a leader misses eight of them."""
 
-OPERATOR = '''
+OPERATOR = f'''
 import sys
 import anyio
 from agent_sandbox.kube import AlreadyExistsError, connect_to
@@ -41,7 +43,8 @@ class Copier:
         if request.name.startswith("done-") or request.name == "kubernetes" or self.store.get("default", copy):
             return Result.done()
         try:
-            await self.client.create(SERVICES, {"metadata": {"name": copy}, "spec": {"clusterIP": "None"}}, "default")
+            body = {{"metadata": {{"name": copy}}, "spec": {{"clusterIP": "None"}}}}
+            await self.client.create(SERVICES, body, "default")
         except AlreadyExistsError:
             print("DOUBLE", copy, flush=True)
         return Result.done()
@@ -49,7 +52,7 @@ class Copier:
 async def main(url, token_file, ca_file, identity):
     client = await connect_to(url, token_file=token_file, ca_file=ca_file)
     election = LeaderElectionOptions(namespace="default", name="copier", identity=identity,
-        lease_duration=3, renew_deadline=2, retry_period=0.5)
+        lease_duration={LEASE}, renew_deadline=8, retry_period=0.5)
     manager = Manager(client, options=ManagerOptions(leader_election=election))
     manager.add(Controller("copier", Copier(manager), workers=4).watches_for(SERVICES))
     await run_until_signalled(manager)
@@ -99,7 +102,7 @@ async def holder(client: KubeClient) -> str | None:
 
 async def wait_until_copied(client: KubeClient, count: int) -> None:
     """Wait until each object has its copy."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             names = {each.metadata.name for each in (await client.list(SERVICES, "default")).items}
             if all(f"done-job-{number}" in names for number in range(count)):
@@ -137,30 +140,30 @@ async def test_a_killed_leader_is_succeeded_in_time_and_a_terminated_one_at_once
 
         tasks.start_soon(load_until_told)
         first = await start("first")
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await first.leads.wait()
         second, third = await start("second"), await start("third")
         await anyio.sleep(3)
 
         killed = time.monotonic()
         first.process.send_signal(signal.SIGKILL)
-        with anyio.fail_after(15):
+        with anyio.fail_after(60):
             while not (second.leads.is_set() or third.leads.is_set()):  # noqa: ASYNC110 - whichever comes first
                 await anyio.sleep(0.02)
         leader, standby = (second, third) if second.leads.is_set() else (third, second)
         taken = time.monotonic() - killed
-        assert taken <= 3 + 0.5 * 2.2 + 1.5, "the lease's duration, a retry, and some air for a busy machine"
+        assert taken <= 3 * LEASE, "the lease's duration, a retry, and much air for a busy machine"
         assert await holder(client) == leader.identity
         await anyio.sleep(1)
 
         asked = time.monotonic()
         leader.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             assert await leader.process.wait() == 0
             await standby.leads.wait()
         assert leader.said[-1][1] == "ENDED"
         led = next(moment for moment, line in standby.said if line == "LEADS")
-        assert led - asked < 2.5, "it did not wait for the lease to end, which takes three seconds"
+        assert led - asked < LEASE - 1, "it did not wait for the lease to end"
         assert await holder(client) == standby.identity
 
         await anyio.sleep(0.5)

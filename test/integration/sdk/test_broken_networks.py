@@ -91,7 +91,7 @@ async def test_streams_over_a_cable_that_breaks_are_whole_and_no_command_runs_tw
             assert not result.stdout_truncated
             assert hashlib.sha256(result.stdout_bytes).digest() == hashlib.sha256(data).digest()
 
-        with anyio.fail_after(50):
+        with anyio.fail_after(200):
             async with anyio.create_task_group() as tasks:
                 for number in range(at_once):
                     tasks.start_soon(echo, number)
@@ -110,7 +110,7 @@ async def test_files_go_whole_over_a_cable_that_breaks(cluster: PretendCluster, 
         bad_cable(cluster.api_url, 1) as cable,
         AsyncSandboxClient("python", kube=cluster.kube, api_url=cable.url) as sandbox,
     ):
-        with anyio.fail_after(50):
+        with anyio.fail_after(200):
             await sandbox.files.upload(source, "big")
             await sandbox.files.download("big", target)
         cuts = cable.cuts

@@ -55,7 +55,7 @@ def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals
         try:
             with client():
                 print("ready", len(names()), flush=True)
-                time.sleep(50)
+                time.sleep(500)
         finally:
             print("left", len(names()), flush=True)
         """,
@@ -64,7 +64,7 @@ def test_a_signal_unwinds_the_block_and_deletes_the_claim(number: signal.Signals
     assert program.stdout is not None
     assert program.stdout.readline() == "ready 1\n"
     program.send_signal(number)
-    rest, _ = program.communicate(timeout=30)
+    rest, _ = program.communicate(timeout=120)
 
     assert rest == "left 0\n"
     assert program.returncode in {143, -2, 130}
@@ -82,7 +82,7 @@ def test_a_client_that_was_never_left_is_closed_at_exit(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    out, err = program.communicate(timeout=30)
+    out, err = program.communicate(timeout=120)
 
     assert out == "ready 1\nleft 0\n", err
     assert program.returncode == 0
@@ -91,13 +91,14 @@ def test_a_client_that_was_never_left_is_closed_at_exit(tmp_path: Path) -> None:
 def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> None:
     program = start(
         """
+        import os
         import signal
         import threading
         told = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: (print("mine", flush=True), told.set()))
+        signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"mine\\n"), told.set()))
         with client():
             print("ready", flush=True)
-            told.wait(50)
+            told.wait(500)
         print("left", len(names()), flush=True)
         """,
         tmp_path,
@@ -105,7 +106,7 @@ def test_a_program_that_handles_sigterm_keeps_its_own_way(tmp_path: Path) -> Non
     assert program.stdout is not None
     assert program.stdout.readline() == "ready\n"
     program.send_signal(signal.SIGTERM)
-    rest, _ = program.communicate(timeout=30)
+    rest, _ = program.communicate(timeout=120)
 
     assert rest == "mine\nleft 0\n"
 

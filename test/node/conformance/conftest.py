@@ -18,8 +18,8 @@ from agent_sandbox.testing.images import shell_image
 from agent_sandbox.testing.pods import IMAGE, Case, Json, Observed
 from agent_sandbox_api.core import EVENTS, PODS
 
-PATIENCE = 45.0
-BACKGROUND = 20.0
+PATIENCE = 100.0
+BACKGROUND = 60.0
 OPTIONS = {"restart_backoff": 0.05, "restart_backoff_max": 0.2, "status_settle": 0.3}
 
 

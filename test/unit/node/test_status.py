@@ -1,9 +1,14 @@
 """A Pod's status from the states of its containers, as a kubelet computes it."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
+from agent_sandbox.local.node.container import Takeover
+from agent_sandbox.local.node.pods import Pod
 from agent_sandbox.local.node.status import (
     ContainerState,
     PodState,
@@ -13,6 +18,7 @@ from agent_sandbox.local.node.status import (
     phase,
     pod_status,
 )
+from agent_sandbox.local.node.worker import _first_state
 from agent_sandbox_api.views import ConditionView
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -95,3 +101,15 @@ def test_states_take_their_wire_form() -> None:
 
 def test_a_finished_pod_has_no_address() -> None:
     assert pod_status(pod(container(OK), policy="Never"), (), NOW)["podIP"] is None
+
+
+def test_a_container_that_goes_on_is_shown_from_the_first_moment_as_the_killed_node_showed_it() -> None:
+    name = "bubblewrap://uid/main/2"
+    shown = container(RUNNING, last=BAD, restart_count=2, ready=True, started=True, container_id=name)
+    spec = {"containers": [{"name": "main", "image": "image"}]}
+    status = {"phase": "Running", "containerStatuses": [shown.to_json()]}
+    found = msgspec.convert({"metadata": {"name": "one"}, "spec": spec, "status": status}, Pod)
+    survivor: Any = SimpleNamespace()
+    about: Any = SimpleNamespace(launch=SimpleNamespace(run=2))
+
+    assert _first_state(found.spec.containers[0], found, Takeover(survivor, about, NOW)) == shown
