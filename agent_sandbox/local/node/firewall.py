@@ -57,6 +57,7 @@ class Firewall:
         self._changed = anyio.Event()
         self._applied = anyio.Event()
         self._forwarded: frozenset[str] = frozenset()
+        self._unreadable: dict[str, str] = {}  # UIDs of policies that were told of, with their versions
 
     def touch(self, _: object = None) -> None:
         """Something changed."""
@@ -109,9 +110,26 @@ class Firewall:
             await self._clock.sleep(max(0.0, ended + pause - self._clock.monotonic()))
 
     def _policy_set(self) -> PolicySet:
-        policies = [Policy(entry.metadata.namespace, raw_object(entry.spec)) for entry in self._policies.list()]
+        policies = [self._readable(entry) for entry in self._policies.list()]
         namespaces = {entry.metadata.name: entry.metadata.labels for entry in self._namespaces.list()}
         return PolicySet(policies, namespaces)
+
+    def _readable(self, entry: NetworkPolicyView) -> Policy:
+        meta = entry.metadata
+        policy = Policy(meta.namespace, raw_object(entry.spec))
+        try:
+            policy.check()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if self._unreadable.get(meta.uid) != meta.resource_version:
+                self._unreadable[meta.uid] = meta.resource_version
+                log.error(
+                    "a network policy cannot be read; the Pods that it selects are closed",
+                    namespace=meta.namespace,
+                    name=meta.name,
+                    error=repr(error),
+                )
+            return policy.without_rules()
+        return policy
 
     def _wanted(self, host: frozenset[str]) -> Rules:
         try:

@@ -64,6 +64,31 @@ class Policy:
             return False
         return _selects(self.spec.get("podSelector"), endpoint.labels)
 
+    def check(self) -> None:
+        """Read all of it once.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: an API server should never have taken it.
+        """
+        _selects(self.spec.get("podSelector"), {})
+        for rules, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in self.spec.get(rules) or ():
+                list(_ports(rule, _NOBODY))
+                for entry in rule.get(peers) or ():
+                    if entry.get("ipBlock"):
+                        addresses_of(entry["ipBlock"]["cidr"], entry["ipBlock"].get("except") or ())
+                    for selector in ("namespaceSelector", "podSelector"):
+                        _selects(entry.get(selector), {})
+
+    def without_rules(self) -> "Policy":
+        """What is left of it where it cannot be read: it closes what it selects, and is nothing to anybody else."""
+        selector = self.spec.get("podSelector") or {}
+        try:
+            _selects(selector, {})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            selector = {}
+        return Policy(self.namespace, {"podSelector": selector, "policyTypes": ["Ingress", "Egress"]})
+
     def _types(self) -> Sequence[str]:
         given: Sequence[str] | None = self.spec.get("policyTypes")
         return given or ["Ingress", *(["Egress"] if "egress" in self.spec else [])]

@@ -56,6 +56,37 @@ def test_a_protocol_that_is_none_opens_nothing_and_reaches_no_rule_of_the_kernel
     assert policies.reach(DB) == frozenset()
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"egress": [{"to": [{"ipBlock": {"cidr": "anywhere"}}]}]},
+        {"ingress": [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/99"]}}]}]},
+        {"ingress": [{"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Odd"}]}}]}]},
+        {"ingress": [{"ports": [{"port": [80]}]}]},
+        {"ingress": "all"},
+    ],
+)
+def test_a_policy_that_cannot_be_read_closes_what_it_selects_and_nothing_else(rules: dict[str, Any]) -> None:
+    """A policy of another namespace must not close the whole stack, and none may open by mistake."""
+    broken = Policy("shop", {**select(app="web"), **rules})
+    with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+        broken.check()
+
+    policies = PolicySet([broken.without_rules(), Policy("shop", DB_FROM_WEB)], NAMESPACES)
+    out = Policy("spies", {"podSelector": {}, "egress": [{}], "ingress": [{}]})
+    elsewhere = PolicySet([broken.without_rules(), out], NAMESPACES)
+
+    assert policies.flows([WEB, DB, SPY]) == set()  # WEB may not go out, where it might before
+    assert elsewhere.reach(SPY)
+    assert not elsewhere.reach(WEB)
+
+
+def test_a_policy_whose_selector_cannot_be_read_closes_its_namespace() -> None:
+    broken = Policy("shop", {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Odd"}]}})
+
+    assert PolicySet([broken.without_rules(), Policy("shop", DB_FROM_WEB)], NAMESPACES).flows([WEB, DB]) == set()
+
+
 def test_policies_add_up() -> None:
     other = {**select(app="db"), "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 80}]}]}
 
