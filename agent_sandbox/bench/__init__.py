@@ -8,6 +8,7 @@ a watch shows Ready. It knows nothing of our controllers; ``agent-sandbox bench`
 from agent_sandbox.bench.bench import Bench, Sizes
 from agent_sandbox.bench.comparison import compare
 from agent_sandbox.bench.dialect import Dialect, DialectError, find_dialect
+from agent_sandbox.bench.failures import cause_of
 from agent_sandbox.bench.hollow_node import HollowNode
 from agent_sandbox.bench.results import Measured, Report, merge
 from agent_sandbox.bench.scenarios import SCENARIOS, Scenario
@@ -28,6 +29,7 @@ __all__ = [
     "Sizes",
     "StartDelay",
     "Subject",
+    "cause_of",
     "compare",
     "find_dialect",
     "merge",

@@ -12,9 +12,10 @@ from agent_sandbox.bench.dialect import Dialect, Seen
 from agent_sandbox.bench.following import Following
 from agent_sandbox.bench.hollow_node import SCHEDULER
 from agent_sandbox.bench.meters import Cost, CountingTransport, ProcessReading, ServerReading, Writes, read_server
+from agent_sandbox.bench.removal import remove_all
 from agent_sandbox.bench.subject import Subject
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError, Propagation
+from agent_sandbox.kube import KubeClient, MergePatch
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.resource import Resource
 
@@ -22,6 +23,12 @@ TEMPLATE: Final = "bench"
 POOL: Final = "bench-pool"
 QUIET: Final = 6.0
 """Seconds without a change after which nothing is held back any more: controllers delay status writes by up to five."""
+
+
+ANSWER: Final = 60.0
+"""Seconds within which some controller must have written the status of some object; far more than any needs."""
+TELL_EVERY: Final = 10.0
+"""Seconds between two words of progress."""
 
 
 class BenchError(Exception):
@@ -126,8 +133,21 @@ class Bench:
             for following in (self.claims, self.sandboxes, self.pools):
                 tasks.start_soon(following.informer.run)
                 await following.informer.wait_until_synced()
+            tasks.start_soon(self._expect_an_answer)
             yield self
             tasks.cancel_scope.cancel()
+
+    async def _expect_an_answer(self) -> None:
+        followings = (self.claims, self.sandboxes, self.pools)
+        while not any(following.known for following in followings):
+            await self.clock.sleep(1.0)
+        await self.clock.sleep(ANSWER)
+        if not any(seen.is_answered for following in followings for seen in following.known):
+            raise BenchError(
+                f"no controller has said anything about the objects in namespace {self.namespace} within "
+                f"{ANSWER:.0f} s: does one run (kubectl get deployments -A | grep agent-sandbox), and does it watch "
+                "all namespaces? --controller COMMAND starts one"
+            )
 
     # The stage of a scenario
 
@@ -144,26 +164,44 @@ class Bench:
         """Make the pool and wait until all members are Ready."""
         with self.pools.expect(POOL, lambda seen: seen.status.ready_replicas == size) as full:
             await self.create(self.dialect.pools, self.dialect.pool(POOL, TEMPLATE, size))
-            await self.within_patience(full.met(), f"the pool is not full with {size} members")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tell_how_full, size)
+                await self.within_patience(full.met(), f"the pool is not full with {size} members")
+                tasks.cancel_scope.cancel()
 
-    async def clear(self) -> None:
-        """Delete what scenarios made, and wait until the Pods are gone."""
+    async def _tell_how_full(self, size: int) -> None:
+        while True:
+            await self.clock.sleep(TELL_EVERY)
+            ready = sum(seen.is_ready for seen in self.sandboxes.known)
+            self.say(f"  {ready:,} of {size:,} members of the pool are Ready{self._trouble()[:120]} …")
+
+    async def clear(self, *, watched: bool) -> None:
+        """Delete what the scenario made, and wait until the Pods are gone.
+
+        Args:
+            watched: controllers still run and would replace what is missing.
+
+        Raises:
+            BenchError: Pods are left after ``Sizes.patience``.
+        """
         self.say("  removing what it made …")
-        async with anyio.create_task_group() as tasks:
-            limit = anyio.CapacityLimiter(50)
-            # Pools first: they would replace what claims give back.
-            for following in (self.pools, self.claims, self.sandboxes):
-                for seen in following.informer.store.list(self.namespace):
-                    tasks.start_soon(self._delete, self._kind(following), seen, limit)
-        for template in (await self.client.list(self.dialect.templates, self.namespace)).items:
-            await self._delete(self.dialect.templates, template, limit)
-        with anyio.move_on_after(self.sizes.patience) as scope:
-            while left := len((await self.client.list_page(PODS, self.namespace, limit=1)).items):
+        kinds: list[Resource[Any]] = [
+            PODS,
+            self.dialect.sandboxes,
+            self.dialect.claims,
+            self.dialect.pools,
+            self.dialect.templates,
+        ]
+        if watched:
+            kinds = [self.dialect.pools, self.dialect.claims, self.dialect.sandboxes, PODS, self.dialect.templates]
+        await remove_all(self.client, kinds, self.namespace, clock=self.clock, say=self.say)
+        with anyio.move_on_after(self.sizes.patience):
+            while (await self.client.list_page(PODS, self.namespace, limit=1)).items:
                 await self.clock.sleep(0.5)
-        if scope.cancelled_caught:
-            raise BenchError(
-                f"Pods of {self.namespace} are still there ({left} or more): does a garbage collector run?"
-            )
+            return
+        raise BenchError(
+            f"Pods are still there after {self.sizes.patience:.0f} s: kubectl get pods -n {self.namespace}"
+        )
 
     async def settle(self) -> None:
         """Wait until nothing changes any more."""
@@ -211,26 +249,15 @@ class Bench:
         """
         with anyio.move_on_after(self.sizes.patience):
             return await waiting
-        await self.subject.read()  # tells why, if the controllers have ended
-        raise BenchError(f"{otherwise} after {self.sizes.patience:.0f} s in namespace {self.namespace}")
+        raise BenchError(f"{otherwise} after {self.sizes.patience:.0f} s{self._trouble()}")
 
-    async def _delete(self, resource: Resource[Seen], seen: Seen, limit: anyio.CapacityLimiter) -> None:
-        async with limit:
-            try:
-                await self.client.delete(
-                    resource,
-                    seen.metadata.name,
-                    self.namespace,
-                    uid=seen.metadata.uid,
-                    propagation=Propagation.BACKGROUND,
-                )
-            except NotFoundError:
-                return
-
-    def _kind(self, following: Following) -> Resource[Seen]:
-        if following is self.claims:
-            return self.dialect.claims
-        return self.dialect.pools if following is self.pools else self.dialect.sandboxes
+    def _trouble(self) -> str:
+        """What one of the objects that are not Ready says of itself."""
+        for following in (self.claims, self.sandboxes):
+            for seen in following.known:
+                if words := seen.trouble:
+                    return f"; {seen.metadata.name}: {words}"
+        return ""
 
     # Measuring
 

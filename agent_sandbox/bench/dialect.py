@@ -45,6 +45,19 @@ class Seen(msgspec.Struct, rename="camel", frozen=True):
         return is_condition_true(self.status.conditions, "Ready")
 
     @property
+    def is_answered(self) -> bool:
+        """A controller has written its status."""
+        return self.status != _Status()
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not Ready, in the words of its condition; empty if it is, or says nothing."""
+        for condition in self.status.conditions:
+            if condition.type == "Ready" and condition.status != "True":
+                return f"{condition.reason}: {condition.message}"
+        return ""
+
+    @property
     def is_suspended(self) -> bool:
         """The condition Suspended holds."""
         return is_condition_true(self.status.conditions, "Suspended")

@@ -59,6 +59,11 @@ class Following:
         )
         self.informer.add_handler(self._changed)
 
+    @property
+    def known(self) -> list[Seen]:
+        """The objects that the watch shows now."""
+        return self.informer.store.list(self._namespace)
+
     def _changed(self, change: Change[Seen]) -> None:
         self.changed = self._clock.monotonic()
         if change.new is not None:

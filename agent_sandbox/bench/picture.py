@@ -1,9 +1,20 @@
 """A picture of latencies: for every share of the samples, the latency below which they lie."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent_sandbox.bench.results import Report, ReportError
+
+
+def check_library() -> None:
+    """Make sure that pictures can be drawn, before anything is measured for one.
+
+    Raises:
+        ReportError: the library that draws is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ReportError("pictures need a library: pip install 'agent-sandbox-k8s[bench]'")
 
 
 def draw(reports: Sequence[Report], path: Path) -> None:
@@ -12,10 +23,9 @@ def draw(reports: Sequence[Report], path: Path) -> None:
     Raises:
         ReportError: the library that draws is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ReportError("pictures need a library: pip install 'agent-sandbox-k8s[bench]'") from error
+    check_library()
+    from matplotlib.figure import Figure
+
     # Without pyplot: no global state, no window system, and several pictures at a time do not mix.
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()

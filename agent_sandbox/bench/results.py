@@ -104,9 +104,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def merge(reports: Sequence[Report]) -> Report:
-    """Put the rounds of one subject together: samples side by side, costs added, the larger memory."""
+    """Put the rounds of one subject together: samples side by side, costs added, the larger memory.
+
+    A round that was cut short may lack the last scenarios of the first.
+    """
     first = reports[0]
-    results = [_merged([report.results[index] for report in reports]) for index in range(len(first.results))]
+    results = [
+        _merged([report.results[index] for report in reports if index < len(report.results)])
+        for index in range(len(first.results))
+    ]
     return msgspec.structs.replace(first, results=results, rounds=sum(report.rounds for report in reports))
 
 

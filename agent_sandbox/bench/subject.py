@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import aiohttp
 import anyio
@@ -14,9 +14,12 @@ import anyio.abc
 
 from agent_sandbox.bench.meters import ProcessReading, parse_process_metrics, read_processes
 
+LAST_LINES: Final = 15
+"""How much of their output is told when controllers end by themselves."""
+
 
 class SubjectError(Exception):
-    """The controllers ended by themselves, or cannot be measured."""
+    """The controllers do not start, ended by themselves, or cannot be measured."""
 
 
 class Subject(Protocol):
@@ -82,6 +85,9 @@ class Processes:
 
     In the command ``{kubeconfig}`` stands for the kubeconfig and ``{port}`` for a free port, one for each place and
     process. Output goes to files of the folder. Use it as an async context manager: all processes end with it.
+
+    Errors:
+        ``SubjectError``, in an ``ExceptionGroup``, cancels the block as soon as a process ends that was not told to.
     """
 
     is_ours = True
@@ -95,57 +101,59 @@ class Processes:
         self._folder = folder
         self._environment = dict(environment)
         self._running: list[anyio.abc.Process] = []
+        self._watchers = anyio.create_task_group()
         self._spent = ProcessReading(0.0, 0)  # by those that ended
         self._started = 0
 
     async def __aenter__(self) -> Self:
+        await self._watchers.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool | None:
         with anyio.CancelScope(shield=True):
             await self.stop()
+        return await self._watchers.__aexit__(kind, error, trace)
 
     async def read(self) -> ProcessReading:
-        """CPU of all processes, also of those that ended; the largest memory of those that run.
-
-        Raises:
-            SubjectError: one of them ended by itself.
-        """
-        for process in self._running:
-            if process.returncode is not None:
-                raise SubjectError(
-                    f"{self.name}: the controllers ended with status {process.returncode}; their output is in "
-                    f"{self._folder}"
-                )
+        """CPU of all processes, also of those that ended; the largest memory of those that run."""
         now = read_processes(process.pid for process in self._running)
         return ProcessReading(now.cpu_seconds + self._spent.cpu_seconds, now.memory_bytes)
 
     async def start(self) -> None:
-        """One more process."""
+        """One more process.
+
+        Raises:
+            SubjectError: the command is no program.
+        """
         self._started += 1
         command = self._command.replace("{kubeconfig}", shlex.quote(str(self._kubeconfig)))
         while "{port}" in command:
             command = command.replace("{port}", str(_free_port()), 1)
-        with (self._folder / f"{self.name}-{self._started}.log").open("wb") as log:
-            self._running.append(
-                await anyio.open_process(shlex.split(command), stdout=log, stderr=log, env=self._environment)
-            )
+        path = self._folder / f"controllers-{self._started}.log"
+        try:
+            words = shlex.split(command)
+            with path.open("wb") as log:
+                process = await anyio.open_process(words, stdout=log, stderr=log, env=self._environment)
+        except (OSError, ValueError) as error:
+            raise SubjectError(f"{self.name}: the controllers cannot be started: {error}") from error
+        self._running.append(process)
+        self._watchers.start_soon(self._watch, process, path, name=f"{self.name}, process {self._started}")
 
     async def stop(self) -> None:
         """SIGTERM to all, SIGKILL after twenty seconds."""
-        for process in self._running:
+        ending, self._running = self._running, []
+        for process in ending:
             self._remember(process)
             if process.returncode is None:
                 process.terminate()
-        for process in self._running:
+        for process in ending:
             with anyio.move_on_after(20):
                 await process.wait()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        self._running.clear()
 
     async def kill_leader(self) -> None:
         """SIGKILL to the one that was started first."""
@@ -154,9 +162,22 @@ class Processes:
         leader.send_signal(signal.SIGKILL)
         await leader.wait()
 
+    async def _watch(self, process: anyio.abc.Process, log: Path) -> None:
+        status = await process.wait()
+        if process in self._running:  # nobody has told it to end
+            words = await anyio.Path(log).read_text(errors="replace")
+            last = "\n".join(words.splitlines()[-LAST_LINES:]) or "(nothing)"
+            raise SubjectError(
+                f"{self.name}: the controllers ended by themselves {_ending(status)}; the last they said:\n{last}"
+            )
+
     def _remember(self, process: anyio.abc.Process) -> None:
         spent = read_processes([process.pid])
         self._spent = ProcessReading(self._spent.cpu_seconds + spent.cpu_seconds, 0)
+
+
+def _ending(status: int) -> str:
+    return f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,29 +14,29 @@ import click
 
 from agent_sandbox.bench import (
     SCENARIOS,
-    DialectError,
     External,
     Processes,
     Report,
     Sizes,
     StartDelay,
     Subject,
+    cause_of,
     compare,
     find_dialect,
 )
-from agent_sandbox.bench.bench import BenchError
 from agent_sandbox.bench.comparison import render, table
-from agent_sandbox.bench.picture import draw
+from agent_sandbox.bench.picture import check_library, draw
 from agent_sandbox.bench.results import ReportError
 from agent_sandbox.bench.run import RunOptions, run
 from agent_sandbox.bench.start_delay import FORMS
-from agent_sandbox.bench.subject import SubjectError
 from agent_sandbox.cli.connection import connect_for, connection_options
 from agent_sandbox.cli.eventloop import run_until_signalled
+from agent_sandbox.cli.sandboxes.failures import SIGNALLED
 from agent_sandbox.clock import SystemClock
-from agent_sandbox.kube import KubeError
 
 _DEFAULTS: Final = Sizes()
+_COUNT: Final = click.IntRange(min=1)
+_POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 _RESULT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -45,19 +46,32 @@ def bench() -> None:
 
     \b
     Times are the client's: from before a create is sent until a watch shows Ready. API writes are the
-    server's own count. Everything happens in a namespace of its own, which is removed afterwards.
+    server's own count: on a cluster with other work they hold what that writes, too. Everything happens
+    in a namespace of its own, which is removed afterwards, also after Ctrl-C.
     """
 
 
 @bench.command("run", short_help="Run scenarios against a cluster.")
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)), metavar="[SCENARIO]...")
-@click.option("--claims", default=_DEFAULTS.claims, show_default=True, help="Claims (or Sandboxes) in all.")
-@click.option("--pool", default=_DEFAULTS.pool, show_default=True, help="Members of the warm pool.")
-@click.option("--in-flight", default=_DEFAULTS.in_flight, show_default=True, help="Clients that ask at a time.")
-@click.option("--rate", default=_DEFAULTS.rate, show_default=True, help="Claims per second (sustained).")
-@click.option("--seconds", default=_DEFAULTS.seconds, show_default=True, help="How long they come (sustained).")
-@click.option("--objects", default=_DEFAULTS.objects, show_default=True, help="Sandboxes that exist (restart).")
-@click.option("--patience", default=_DEFAULTS.patience, show_default=True, help="Seconds to wait for any state.")
+@click.option(
+    "--claims", default=_DEFAULTS.claims, type=_COUNT, show_default=True, help="Claims (or Sandboxes) in all."
+)
+@click.option("--pool", default=_DEFAULTS.pool, type=_COUNT, show_default=True, help="Members of the warm pool.")
+@click.option(
+    "--in-flight", default=_DEFAULTS.in_flight, type=_COUNT, show_default=True, help="Clients that ask at a time."
+)
+@click.option(
+    "--rate", default=_DEFAULTS.rate, type=_POSITIVE, show_default=True, help="Claims per second (sustained)."
+)
+@click.option(
+    "--seconds", default=_DEFAULTS.seconds, type=_POSITIVE, show_default=True, help="How long they come (sustained)."
+)
+@click.option(
+    "--objects", default=_DEFAULTS.objects, type=_COUNT, show_default=True, help="Sandboxes that exist (restart)."
+)
+@click.option(
+    "--patience", default=_DEFAULTS.patience, type=_POSITIVE, show_default=True, help="Seconds to wait for any state."
+)
 @click.option("--image", default=RunOptions.image, show_default=True, help="What the Pods run.")
 @click.option(
     "--hollow-node",
@@ -67,8 +81,9 @@ def bench() -> None:
 @click.option(
     "--controller",
     metavar="COMMAND",
-    help="Start these controllers for each scenario; {kubeconfig} and {port} are filled in. Needs --kubeconfig. "
-    "Without it the controllers of the cluster are measured.",
+    help="Start these controllers for each scenario, in place of the cluster's own, which must not run meanwhile; "
+    "{kubeconfig} and {port} are filled in. Needs --kubeconfig. Without it the controllers of the cluster are "
+    "measured.",
 )
 @click.option("--name", default="agent-sandbox", show_default=True, help="How results call the controllers.")
 @click.option("--controller-metrics", metavar="URL", help="Their /metrics, for CPU and memory, if they run elsewhere.")
@@ -112,6 +127,12 @@ def run_command(
     \b
     agent-sandbox bench run burst --claims 50 --pool 50
     agent-sandbox bench run serial burst -o ours.json --picture ours.svg
+    agent-sandbox bench run restart --objects 2000 --hollow-node 0.5 --kubeconfig admin.conf \\
+      --controller "agent-sandbox manager --kubeconfig {kubeconfig} --health-probe-bind-address 127.0.0.1:{port}
+      --metrics-bind-address 127.0.0.1:{port} --leader-elect"
+
+    The report and the picture are written anew after every scenario, before its clean-up: Ctrl-C loses
+    no scenario that was measured. Progress goes to standard error.
     """
     try:
         options = RunOptions(
@@ -132,23 +153,71 @@ def run_command(
         raise click.UsageError(str(error)) from error
     if controller and kubeconfig is None:
         raise click.UsageError("--controller needs --kubeconfig: the controllers must find the same cluster")
+    try:
+        if picture is not None:
+            check_library()
+    except ReportError as error:
+        raise click.ClickException(str(error)) from error
+    for path in (output, picture):
+        if path is not None and not path.parent.is_dir():
+            raise click.UsageError(f"{path} cannot be written: there is no directory {path.parent}")
+    outcome = _Outcome(output, picture, len(options.scenarios))
     work = functools.partial(
-        _run, options, controller, name, controller_metrics, api_version, output, picture, kubeconfig, context
+        _run, options, outcome, controller, name, controller_metrics, api_version, kubeconfig, context
     )
     try:
         run_until_signalled(work, service="agent-sandbox-bench")
-    except (KubeError, BenchError, DialectError, SubjectError, ReportError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    except (Exception, BaseExceptionGroup) as error:
+        if (cause := cause_of(error)) is None:
+            raise
+        raise click.ClickException(str(cause)) from error
+    finally:
+        outcome.show()
+    if not outcome.is_cleaned_up:
+        raise click.exceptions.Exit(SIGNALLED + signal.SIGINT)
+
+
+class _Outcome:
+    """Keeps the report: its files after every scenario, its table when all are measured or the run is cut short."""
+
+    def __init__(self, output: Path | None, picture: Path | None, scenarios: int) -> None:
+        self._output = output
+        self._picture = picture
+        self._scenarios = scenarios
+        self._unshown: Report | None = None
+        self.is_cleaned_up = False
+
+    async def keep(self, report: Report) -> None:
+        """Take what is measured so far."""
+        self._unshown = report
+        if len(report.results) == self._scenarios:
+            self.show()
+        if self._output is not None:
+            await anyio.to_thread.run_sync(report.write, self._output)
+        if self._picture is not None:
+            await anyio.to_thread.run_sync(draw, [report], self._picture)
+
+    def show(self) -> None:
+        """Print the table, once."""
+        report, self._unshown = self._unshown, None
+        if report is None:
+            return
+        click.echo(
+            f"\n{report.controllers} on {report.server} ({report.api_version}); nodes: {report.node}; {report.when}"
+        )
+        click.echo(render(table(report)))
+        for result in report.results:
+            for text in (*(f"{key}: {value:.3g}" for key, value in result.figures.items()), *result.notes):
+                click.echo(f"{result.scenario}: {text}")
 
 
 async def _run(
     options: RunOptions,
+    outcome: _Outcome,
     command: str | None,
     name: str,
     metrics_url: str | None,
     api_version: str | None,
-    output: Path | None,
-    picture: Path | None,
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
@@ -156,18 +225,10 @@ async def _run(
     try:
         dialect = await find_dialect(client, api_version)
         async with _subject(command, name, metrics_url, kubeconfig) as subject:
-            report = await run(client, dialect, subject, options, clock=SystemClock(), say=_say)
+            await run(client, dialect, subject, options, clock=SystemClock(), say=_say, keep=outcome.keep)
     finally:
         await client.aclose()
-    click.echo(f"\n{report.controllers} on {report.server} ({report.api_version}); nodes: {report.node}; {report.when}")
-    click.echo(render(table(report)))
-    for result in report.results:
-        for text in (*(f"{key}: {value:.3g}" for key, value in result.figures.items()), *result.notes):
-            click.echo(f"{result.scenario}: {text}")
-    if output is not None:
-        await anyio.to_thread.run_sync(report.write, output)
-    if picture is not None:
-        await anyio.to_thread.run_sync(draw, [report], picture)
+    outcome.is_cleaned_up = True
 
 
 @asynccontextmanager
@@ -200,7 +261,10 @@ def compare_command(one: Path, other: Path, picture: Path | None) -> None:
             draw(reports, picture)
     except ReportError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(render(compare(*reports)))
+    _, *rows = table_of_both = compare(*reports)
+    if not rows:
+        raise click.ClickException(f"{one} and {other} have no scenario in common")
+    click.echo(render(table_of_both))
 
 
 def _say(text: str) -> None:

@@ -16,10 +16,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import structlog
-import uvloop
 
 from agent_sandbox.bench import (
     SCENARIOS,
@@ -27,6 +28,7 @@ from agent_sandbox.bench import (
     Report,
     Sizes,
     StartDelay,
+    cause_of,
     compare,
     find_dialect,
     merge,
@@ -34,6 +36,7 @@ from agent_sandbox.bench import (
 from agent_sandbox.bench.comparison import render, table
 from agent_sandbox.bench.picture import draw
 from agent_sandbox.bench.run import RunOptions, run
+from agent_sandbox.cli.eventloop import run_until_signalled
 from agent_sandbox.clock import SystemClock
 from agent_sandbox.kube import connect
 from agent_sandbox.testing.envtest import KubeAssets, kubernetes
@@ -63,7 +66,10 @@ def real(folder: Path) -> Iterator[tuple[Path, Path]]:
 def program(folder: Path, script: str) -> Iterator[tuple[Path, Path]]:
     """One of the servers beside this file, which prints its port; without TLS and credentials."""
     process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name(script), folder], stdout=subprocess.PIPE, text=True
+        [sys.executable, Path(__file__).with_name(script), folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C on a terminal must not take it from those who clean up
     )
     assert process.stdout is not None
     try:
@@ -94,27 +100,65 @@ SERVERS: dict[str, Callable[[Path], AbstractContextManager[tuple[Path, Path]]]] 
 }
 
 
-async def measure(arguments: argparse.Namespace, admin: Path, account: Path, folder: Path) -> list[Report]:
-    """All rounds; one report for each of the controllers."""
+@dataclass
+class Outcome:
+    """The reports of all rounds, written as soon as there is something to write; so a clean-up can lose nothing."""
+
+    server: str
+    folder: Path
+    rounds: dict[str, list[Report]] = field(default_factory=dict)
+
+    async def keep(self, name: str, number: int, report: Report) -> None:
+        """Take what one round has measured so far."""
+        self.rounds[name][number:] = [report]
+        await anyio.to_thread.run_sync(self.write)
+
+    def merged(self) -> list[Report]:
+        """One report for each of the controllers that was measured."""
+        return [merge(reports) for reports in self.rounds.values() if reports]
+
+    def write(self) -> None:
+        """The results as JSON, and a picture of all."""
+        reports = self.merged()
+        for report in reports:
+            report.write(self.folder / f"{self.server}-{report.controllers}.json")
+        draw(reports, self.folder / f"{self.server}.svg")
+
+    def show(self) -> None:
+        """The tables."""
+        reports = self.merged()
+        for report in reports[:1]:
+            print(f"\nserver: {self.server}; {report.server}; nodes: {report.node}; {report.machine}")
+        for report in reports:
+            print(f"\n{report.controllers}, {report.rounds} rounds\n{render(table(report))}")
+            for result in report.results:
+                print(f"  {result.scenario} {result.parameters} {result.figures or ''} {result.notes or ''}")
+                print(f"    writes: {result.writes}")
+                if result.server_cpu is not None and result.controller_cpu is not None:
+                    print(f"    CPU: server {result.server_cpu:.2f} s, controllers {result.controller_cpu:.2f} s")
+        for other in reports[1:]:
+            print(f"\n{render(compare(reports[0], other))}")
+
+
+async def measure(arguments: argparse.Namespace, outcome: Outcome, admin: Path, account: Path, folder: Path) -> None:
+    """All rounds."""
     options = RunOptions(
         scenarios=[SCENARIOS[name] for name in arguments.scenarios],
         sizes=Sizes(**{name: getattr(arguments, name) for name in Sizes.__dataclass_fields__}),
         hollow_node=StartDelay(arguments.hollow_node),
     )
     subjects = dict(each.split("=", 1) for each in arguments.controller) or {"agent-sandbox": OURS}
-    rounds: dict[str, list[Report]] = {name: [] for name in subjects}
-    client = await connect(admin, request_timeout=60.0)
-    for number in range(arguments.rounds):
-        for name, command in subjects.items():
-            print(f"round {number + 1} of {arguments.rounds}: {name}", file=sys.stderr)
-            # As in an image, whose modules are compiled: a process that starts again must not compile them anew.
-            compiled = {"PYTHONPYCACHEPREFIX": str(folder / "pycache"), **os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-            async with Processes(name, command, kubeconfig=account, folder=folder, environment=compiled) as subject:
-                dialect = await find_dialect(client, arguments.api_version)
-                report = await run(client, dialect, subject, options, clock=SystemClock(), say=say)
-            rounds[name].append(report)
-    await client.aclose()
-    return [merge(each) for each in rounds.values()]
+    outcome.rounds = {name: [] for name in subjects}
+    # As in an image, whose modules are compiled: a process that starts again must not compile them anew.
+    compiled = {"PYTHONPYCACHEPREFIX": str(folder / "pycache"), **os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    async with await connect(admin, request_timeout=60.0) as client:
+        for number in range(arguments.rounds):
+            for name, command in subjects.items():
+                say(f"round {number + 1} of {arguments.rounds}: {name}")
+                async with Processes(name, command, kubeconfig=account, folder=folder, environment=compiled) as subject:
+                    dialect = await find_dialect(client, arguments.api_version)
+                    keep = functools.partial(outcome.keep, name, number)
+                    await run(client, dialect, subject, options, clock=SystemClock(), say=say, keep=keep)
 
 
 def say(text: str) -> None:
@@ -140,22 +184,19 @@ def main() -> None:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     arguments.output.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome(arguments.server, arguments.output)
     with tempfile.TemporaryDirectory(prefix="agent-sandbox-claims-") as name:
         folder = Path(name)
         with SERVERS[arguments.server](folder) as (admin, account):
-            reports = uvloop.run(measure(arguments, admin, account, folder))
-    print(f"\nserver: {arguments.server}; {reports[0].server}; nodes: {reports[0].node}; {reports[0].machine}")
-    for report in reports:
-        print(f"\n{report.controllers}, {report.rounds} rounds\n{render(table(report))}")
-        for result in report.results:
-            print(f"  {result.scenario} {result.parameters} {result.figures or ''} {result.notes or ''}")
-            print(f"    writes: {result.writes}")
-            if result.server_cpu is not None and result.controller_cpu is not None:
-                print(f"    CPU: server {result.server_cpu:.2f} s, controllers {result.controller_cpu:.2f} s")
-        report.write(arguments.output / f"{arguments.server}-{report.controllers}.json")
-    for other in reports[1:]:
-        print(f"\n{render(compare(reports[0], other))}")
-    draw(reports, arguments.output / f"{arguments.server}.svg")
+            work = functools.partial(measure, arguments, outcome, admin, account, folder)
+            try:
+                run_until_signalled(work, service="claims")
+            except (Exception, BaseExceptionGroup) as error:
+                if (cause := cause_of(error)) is None:
+                    raise
+                sys.exit(f"Error: {cause}")
+            finally:
+                outcome.show()
 
 
 if __name__ == "__main__":

@@ -195,12 +195,24 @@ class Server:
         return self._store(target.resource, (target.namespace, target.name), value, "MODIFIED")
 
     def _delete(self, target: Target, options: Json) -> bytes:
+        if not target.name:
+            return self._delete_collection(target)
         stored = self._find(target)
         wanted = (options.get("preconditions") or {}).get("uid")
         if wanted and wanted != stored.value["metadata"]["uid"]:
             raise RefusalError(409, "Conflict", "the UID is another")
         self._remove(target.resource, (target.namespace, target.name))
         return stored.data
+
+    def _delete_collection(self, target: Target) -> bytes:
+        all_keys = [key for key in self.kind(target.resource).objects if key[0] == target.namespace]
+        keys = all_keys[: int(target.query.get("limit", len(all_keys)))]
+        for key in keys:
+            if key in self.kind(target.resource).objects:  # it may have gone with its owner
+                self._remove(target.resource, key)
+        left = len(all_keys) - len(keys)
+        metadata = {"continue": "more" if left else "", "remainingItemCount": left}
+        return _encode({"kind": "List", "metadata": metadata, "items": [{}] * len(keys)})
 
     def _remove(self, resource: str, key: tuple[str, str]) -> None:
         value = self.kind(resource).objects[key].value

@@ -1,21 +1,21 @@
 """The benchmark on the embedded control plane with our controllers, in virtual time: does it measure what it says?"""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
 import pytest
 
-from agent_sandbox.bench import SCENARIOS, External, Measured, Sizes, StartDelay, find_dialect
+from agent_sandbox.bench import SCENARIOS, External, Measured, Report, Sizes, StartDelay, Subject, find_dialect
 from agent_sandbox.bench.bench import BenchError
 from agent_sandbox.bench.dialect import Dialect, DialectError
 from agent_sandbox.bench.meters import ProcessReading
 from agent_sandbox.bench.run import RunOptions, run
 from agent_sandbox.kube import KubeClient
 from agent_sandbox.runtime import Manager, ManagerOptions
-from agent_sandbox.testing import InMemoryApiServer, VirtualClock
+from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import NAMESPACES
 from agent_sandbox_api.crds import load_crds
 from agent_sandbox_controllers import ControllerOptions, register
@@ -75,12 +75,31 @@ class House:
     clock: VirtualClock
     subject: InProcess
     said: list[str] = field(default_factory=list)
+    kept: list[list[str]] = field(default_factory=list)
+    heard: Callable[[str], None] = lambda _: None
 
     async def measure(self, *names: str, sizes: Sizes = SIZES) -> list[Measured]:
         options = RunOptions(scenarios=[SCENARIOS[name] for name in names], sizes=sizes, hollow_node=StartDelay("0.5"))
+        return (await self.run(options)).results
+
+    async def run(self, options: RunOptions, subject: Subject | None = None) -> Report:
         dialect = await find_dialect(self.client)
-        report = await run(self.client, dialect, self.subject, options, clock=self.clock, say=self.said.append)
-        return report.results
+        return await run(
+            self.client,
+            dialect,
+            subject or self.subject,
+            options,
+            clock=self.clock,
+            say=self.say,
+            keep=self.keep,
+        )
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self.heard(text)
+
+    async def keep(self, report: Report) -> None:
+        self.kept.append([each.scenario for each in report.results])
 
 
 @asynccontextmanager
@@ -153,14 +172,54 @@ async def test_nothing_is_left_behind(virtual_clock: VirtualClock) -> None:
     assert after == before
 
 
+async def test_what_is_measured_is_kept_before_anything_is_cleaned_up(virtual_clock: VirtualClock) -> None:
+    async with open_house(virtual_clock) as house:
+        before = len((await house.client.list(NAMESPACES)).items)
+        with anyio.CancelScope() as interrupted:
+
+            def stop_at_the_second_clean_up(text: str) -> None:
+                if "removing" in text and len(house.kept) == 2:
+                    interrupted.cancel()
+
+            house.heard = stop_at_the_second_clean_up
+            await house.measure("serial", "cold")
+        await virtual_clock.sleep(5)  # namespaces end in the background
+        after = len((await house.client.list(NAMESPACES)).items)
+
+    assert interrupted.cancelled_caught
+    assert house.kept == [["serial"], ["serial", "cold"]]
+    assert after == before
+    assert any("if it stays: kubectl delete namespace agent-sandbox-bench-" in each for each in house.said)
+
+
+async def test_a_namespace_that_cannot_be_removed_is_named_with_the_command(virtual_clock: VirtualClock) -> None:
+    async with open_house(virtual_clock) as house:
+        transport = FaultyTransport(house.server.transport())
+        house.client = KubeClient(transport, clock=virtual_clock)
+        transport.inject(Fault.error(403, "Forbidden"), method="DELETE", only_if=lambda _, path: path.count("/") == 4)
+        (serial,) = await house.measure("serial")
+
+    assert len(serial.seconds) == 6, "what was measured is worth no less"
+    assert any("could not be deleted (" in each and ": kubectl delete namespace" in each for each in house.said)
+
+
+async def test_nobody_who_serves_the_kinds_is_said_long_before_patience_ends(virtual_clock: VirtualClock) -> None:
+    async with open_house(virtual_clock) as house:
+        began = virtual_clock.monotonic()
+        options = RunOptions(scenarios=[SCENARIOS["cold"]], sizes=Sizes(patience=3600.0))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await house.run(options, External())
+
+    assert caught.group_contains(BenchError, match="no controller has said anything")
+    assert virtual_clock.monotonic() - began < 90
+
+
 async def test_a_state_that_is_not_reached_is_said_and_cleaned_up(virtual_clock: VirtualClock) -> None:
     async with open_house(virtual_clock) as house:
         before = len((await house.client.list(NAMESPACES)).items)
         options = RunOptions(scenarios=[SCENARIOS["burst"]], sizes=Sizes(pool=2, patience=10.0))
         with pytest.raises(BaseExceptionGroup) as caught:  # without any node the pool is never full
-            await run(
-                house.client, Dialect("v1alpha1"), house.subject, options, clock=virtual_clock, say=house.said.append
-            )
+            await house.run(options)
         await virtual_clock.sleep(5)
         after = len((await house.client.list(NAMESPACES)).items)
 
@@ -172,9 +231,7 @@ async def test_controllers_that_are_not_ours_are_never_stopped(virtual_clock: Vi
     async with open_house(virtual_clock) as house:
         options = RunOptions(scenarios=[SCENARIOS["restart"]], sizes=SIZES)
         with pytest.raises(BenchError, match="start them with --controller"):
-            await run(
-                house.client, Dialect("v1alpha1"), External(), options, clock=virtual_clock, say=house.said.append
-            )
+            await house.run(options, External())
 
 
 async def test_a_server_without_our_kinds_is_named_with_the_next_step(virtual_clock: VirtualClock) -> None:

@@ -10,9 +10,9 @@ from agent_sandbox.bench import SCENARIOS, Measured, Report
 from agent_sandbox.cli import main
 
 
-def write_report(path: Path, name: str, seconds: float) -> str:
+def write_report(path: Path, name: str, seconds: float, scenario: str = "burst") -> str:
     result = Measured(
-        scenario="burst", parameters={"claims": 1, "pool": 1}, unit="claims", seconds=[seconds], elapsed=seconds
+        scenario=scenario, parameters={"claims": 1, "pool": 1}, unit="claims", seconds=[seconds], elapsed=seconds
     )
     Report(
         controllers=name,
@@ -44,6 +44,14 @@ def test_two_files_are_compared_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "both.svg").stat().st_size > 1000
 
 
+def test_two_files_of_different_scenarios_have_nothing_to_compare(tmp_path: Path) -> None:
+    files = [write_report(tmp_path / "a.json", "ours", 0.1), write_report(tmp_path / "b.json", "ours", 0.1, "cold")]
+    answer = CliRunner().invoke(main, ["bench", "compare", *files])
+
+    assert answer.exit_code == 1
+    assert "have no scenario in common" in answer.output
+
+
 def test_a_file_of_something_else_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(msgspec.json.encode({"kind": "List"}))
     answer = CliRunner().invoke(main, ["bench", "compare", str(tmp_path / "x.json"), str(tmp_path / "x.json")])
@@ -59,6 +67,9 @@ def test_a_file_of_something_else_is_one_line(tmp_path: Path) -> None:
         (["--hollow-node", "soon"], "'soon' is no distribution of seconds"),
         (["--controller", "true"], "--controller needs --kubeconfig"),
         (["sprint"], "'sprint' is not one of"),
+        (["--claims", "0"], "0 is not in the range x>=1"),
+        (["--rate", "0"], "0.0 is not in the range x>0"),
+        (["-o", "/no/such/folder/x.json"], "there is no directory /no/such/folder"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_touched(arguments: list[str], words: str) -> None:
