@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 
@@ -18,6 +18,8 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient, MergePatch
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.resource import Resource
+
+T = TypeVar("T")
 
 TEMPLATE: Final = "bench"
 POOL: Final = "bench-pool"
@@ -121,6 +123,8 @@ class Bench:
         self.claims = Following(self.client, dialect.claims, namespace, clock)
         self.sandboxes = Following(self.client, dialect.sandboxes, namespace, clock)
         self.pools = Following(self.client, dialect.pools, namespace, clock)
+        self._kinds: tuple[Resource[Any], ...] = (dialect.pools, dialect.claims, dialect.sandboxes, PODS)
+        """What a scenario makes, owners first."""
         self.pod: dict[str, Any] = {
             "containers": [{"name": "main", "image": image, "ports": [{"containerPort": 8888}]}],
             **({"schedulerName": SCHEDULER} if hollow else {}),
@@ -128,11 +132,18 @@ class Bench:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """Watch while inside."""
+        """Watch while inside.
+
+        Raises:
+            KubeError: something may not be read, which a watch would go on trying.
+            BenchError: a watch does not begin in time.
+        """
+        for kind in self._kinds:
+            await self.client.list_page(kind, self.namespace, limit=1)
         async with anyio.create_task_group() as tasks:
             for following in (self.claims, self.sandboxes, self.pools):
                 tasks.start_soon(following.informer.run)
-                await following.informer.wait_until_synced()
+                await self.within_patience(following.informer.wait_until_synced(), "a watch has not begun")
             tasks.start_soon(self._expect_an_answer)
             yield self
             tasks.cancel_scope.cancel()
@@ -185,15 +196,7 @@ class Bench:
             BenchError: Pods are left after ``Sizes.patience``.
         """
         self.say("  removing what it made …")
-        kinds: list[Resource[Any]] = [
-            PODS,
-            self.dialect.sandboxes,
-            self.dialect.claims,
-            self.dialect.pools,
-            self.dialect.templates,
-        ]
-        if watched:
-            kinds = [self.dialect.pools, self.dialect.claims, self.dialect.sandboxes, PODS, self.dialect.templates]
+        kinds = [*(self._kinds if watched else reversed(self._kinds)), self.dialect.templates]
         await remove_all(self.client, kinds, self.namespace, clock=self.clock, say=self.say)
         with anyio.move_on_after(self.sizes.patience):
             while (await self.client.list_page(PODS, self.namespace, limit=1)).items:
@@ -241,8 +244,8 @@ class Bench:
         """Merge a change into an object."""
         return await self.client.patch(resource, name, MergePatch(patch), self.namespace)
 
-    async def within_patience(self, waiting: Awaitable[float], otherwise: str) -> float:
-        """Await a moment.
+    async def within_patience(self, waiting: Awaitable[T], otherwise: str) -> T:
+        """Await something.
 
         Raises:
             BenchError: it did not come in time.

@@ -1,6 +1,6 @@
 """Takes away what a scenario made: kind by kind, page by page, with little work for those who watch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ _OPTIONS: Final = msgspec.json.encode(
 
 async def remove_all(
     client: KubeClient,
-    kinds: Sequence[Resource[Any]],
+    kinds: Iterable[Resource[Any]],
     namespace: str,
     *,
     clock: Clock,

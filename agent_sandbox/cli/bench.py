@@ -31,6 +31,7 @@ from agent_sandbox.bench.run import RunOptions, run
 from agent_sandbox.bench.start_delay import FORMS
 from agent_sandbox.cli.connection import connect_for, connection_options
 from agent_sandbox.cli.eventloop import run_until_signalled
+from agent_sandbox.cli.logs import configure_logging
 from agent_sandbox.cli.sandboxes.failures import SIGNALLED
 from agent_sandbox.clock import SystemClock
 
@@ -224,6 +225,7 @@ async def _run(
     client = await connect_for(kubeconfig, context, field_manager="agent-sandbox-bench")
     try:
         dialect = await find_dialect(client, api_version)
+        configure_logging("warning", "console")  # beside the table, as the progress
         async with _subject(command, name, metrics_url, kubeconfig) as subject:
             await run(client, dialect, subject, options, clock=SystemClock(), say=_say, keep=outcome.keep)
     finally:

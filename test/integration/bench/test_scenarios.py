@@ -13,7 +13,7 @@ from agent_sandbox.bench.bench import BenchError
 from agent_sandbox.bench.dialect import Dialect, DialectError
 from agent_sandbox.bench.meters import ProcessReading
 from agent_sandbox.bench.run import RunOptions, run
-from agent_sandbox.kube import KubeClient
+from agent_sandbox.kube import ForbiddenError, KubeClient
 from agent_sandbox.runtime import Manager, ManagerOptions
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import NAMESPACES
@@ -201,6 +201,18 @@ async def test_a_namespace_that_cannot_be_removed_is_named_with_the_command(virt
 
     assert len(serial.seconds) == 6, "what was measured is worth no less"
     assert any("could not be deleted (" in each and ": kubectl delete namespace" in each for each in house.said)
+
+
+async def test_what_may_not_be_read_is_said_at_once(virtual_clock: VirtualClock) -> None:
+    async with open_house(virtual_clock) as house:
+        transport = FaultyTransport(house.server.transport())
+        transport.inject(Fault.error(403, "Forbidden"), path="/sandboxclaims", times=None)
+        house.client = KubeClient(transport, clock=virtual_clock)
+        began = virtual_clock.monotonic()
+        with pytest.raises(ForbiddenError, match="sandboxclaims"):
+            await house.measure("serial")
+
+    assert virtual_clock.monotonic() - began < 1
 
 
 async def test_nobody_who_serves_the_kinds_is_said_long_before_patience_ends(virtual_clock: VirtualClock) -> None:
