@@ -30,6 +30,17 @@ async def test_a_volumes_name_is_a_label(api: Api, name: str) -> None:
     assert answer.json["details"]["causes"][0]["field"] == "spec.volumes[0].name"
 
 
+@pytest.mark.parametrize("amount", ["abc", "1..2", "1 Gi", "1Xi"])
+async def test_an_amount_that_is_no_quantity_is_a_bad_request(api: Api, amount: str) -> None:
+    """What counts amounts, a kubelet for one, would fail over it."""
+    body = pod("a")
+    body["spec"]["containers"][0]["resources"] = {"requests": {"cpu": amount}}
+    answer = await api.request("POST", api.pods, body)
+
+    assert answer.status == 400
+    assert answer.json["message"].startswith('Pod in version "v1" cannot be handled as a Pod: ')
+
+
 async def test_a_container_gets_its_defaults(api: Api) -> None:
     """Termination message and pull policy."""
     (container,) = (await api.create(api.pods, pod("a")))["spec"]["containers"]

@@ -7,8 +7,10 @@ import aiohttp
 import anyio
 import pytest
 
-from agent_sandbox.kube import KubeClient
+from agent_sandbox.kube import KubeClient, ServerError
+from agent_sandbox.local.node.pods import NODE_PODS
 from agent_sandbox_api.core import EVENTS, PODS
+from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import find_condition
 
 RunNode = Callable[..., Any]
@@ -125,6 +127,26 @@ async def test_a_pod_that_this_machine_cannot_give_stays_pending_and_says_why(
             while (reasons := await _event_reasons(stack.client)) == set():  # noqa: ASYNC110 - nobody tells us
                 await anyio.sleep(0.01)
         assert reasons == {"FailedScheduling"}
+
+
+async def test_a_refusal_that_could_not_be_written_is_written_later(
+    run_node: RunNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as told already, and nobody ever heard why the Pod stayed Pending."""
+    async with run_node() as stack:
+        patch, failures = stack.client.patch, [ServerError(500)]
+
+        async def fail_once(resource: Resource[Any], *arguments: Any, **options: Any) -> Any:
+            if resource is NODE_PODS and failures:
+                raise failures.pop()
+            return await patch(resource, *arguments, **options)
+
+        monkeypatch.setattr(stack.client, "patch", fail_once)
+        await stack.create_pod("wish", {"containers": [SLEEPER], "hostNetwork": True})
+        pod = await stack.until("wish", lambda pod: bool(pod.status.conditions))
+
+    assert failures == []
+    assert "hostNetwork" in pod.status.conditions[0].message
 
 
 async def _event_reasons(client: KubeClient) -> set[str]:

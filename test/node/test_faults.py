@@ -11,6 +11,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from agent_sandbox.kube import KubeClient
+from agent_sandbox.local.node.pods import Pod
+from agent_sandbox.local.node.volumes import ReferredObjects, read_referred
 from agent_sandbox.testing.footprint import take_footprint
 
 RunNode = Callable[..., Any]
@@ -34,6 +37,33 @@ async def test_a_sandbox_that_is_killed_from_outside_starts_again_with_its_addre
 
     assert after.ips == before.ips
     assert after.status.container_statuses[0].last_state.terminated.exit_code == 137
+
+
+async def test_whatever_one_pod_or_claim_says_the_node_goes_on(
+    run_node: RunNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these ended the node with all its Pods, and again at every start, since the objects outlive it."""
+
+    async def fail_over_one(client: KubeClient, pod: Pod) -> ReferredObjects:
+        if pod.metadata.name == "odd":
+            raise ZeroDivisionError("of which nobody thought")
+        return await read_referred(client, pod)
+
+    monkeypatch.setattr("agent_sandbox.local.node.worker.read_referred", fail_over_one)
+    probed = {**SLEEPER, "readinessProbe": {"tcpSocket": {"port": 99999}}}
+    async with run_node() as stack:
+        await stack.create_pod("odd", {"containers": [SLEEPER]})
+        await stack.create_pod("probed", {"containers": [probed]})
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1e30"}}}
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "all"}, "spec": spec}
+        await stack.server.create(claim)
+        failed = await stack.until("odd", lambda pod: pod.status.phase == "Failed")
+        await stack.until("probed", lambda pod: pod.status.phase == "Running")
+        await stack.create_pod("good", {"containers": [SLEEPER]})
+        await stack.until_ready("good")
+        await stack.delete_pod("odd", grace_period_seconds=0)
+
+    assert not failed.ready
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from agent_sandbox.local.node.eviction import storage_limit, volume_limits
 from agent_sandbox.local.node.pods import Container, Pod, Probe
-from agent_sandbox.local.node.quantities import parse_quantity
+from agent_sandbox.local.quantities import parse_quantity
 
 
 def requested(pod: Pod) -> dict[str, Decimal]:

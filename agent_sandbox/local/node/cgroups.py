@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from agent_sandbox.local.node.quantities import parse_quantity
+from agent_sandbox.local.quantities import parse_quantity
 
 log = structlog.get_logger(__name__)
 

@@ -20,10 +20,10 @@ import structlog
 from agent_sandbox.clock import Clock
 from agent_sandbox.kube import ConflictError, KubeClient, KubeError, MergePatch, NotFoundError
 from agent_sandbox.local.node.disks import Disks, find_disks
-from agent_sandbox.local.node.errors import HelperGoneError
+from agent_sandbox.local.node.errors import HelperError, HelperGoneError
 from agent_sandbox.local.node.network import PodNetwork
-from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import NodeDirectory, remove_tree
+from agent_sandbox.local.quantities import parse_quantity
 from agent_sandbox.runtime.events import EventRecorder, EventType
 from agent_sandbox.runtime.store import Change, Store
 from agent_sandbox_api.core.kinds import PvcStatusView
@@ -150,6 +150,9 @@ class ClaimProvisioner:
         except OSError as error:
             self._report(claim, "Warning", "ProvisioningFailed", f"no room for the claim: {error}")
             return False
+        except ValueError as error:
+            self._report(claim, "Warning", "ProvisioningFailed", f"spec.resources.requests.storage: {error}")
+            return True  # only another claim can help
         status = {
             "phase": "Bound",
             "accessModes": list(claim.spec.access_modes),
@@ -186,9 +189,15 @@ class ClaimProvisioner:
             if self._in_use(namespace, name):
                 done = False
                 continue
-            with suppress(HelperGoneError):  # then nothing is mounted
-                await self._network.detach_disk(path.name)
-            await anyio.to_thread.run_sync(remove_tree, path)
+            try:
+                with suppress(HelperGoneError):  # then nothing is mounted
+                    await self._network.detach_disk(path.name)
+                await anyio.to_thread.run_sync(remove_tree, path)
+            except (HelperError, OSError) as error:
+                log.warning(
+                    "data of a claim that is gone not removed yet", claim=f"{namespace}/{name}", error=str(error)
+                )
+                done = False
         return done
 
 

@@ -32,11 +32,11 @@ from agent_sandbox.local.node.oci.rooted import path_in_image
 from agent_sandbox.local.node.payload import current_files
 from agent_sandbox.local.node.pods import Container, Handler, PodSecurity, PodSpec, Probe, TcpSocket
 from agent_sandbox.local.node.probes import Outcome, Target, check, watch_probe
-from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import PodRecord, owned_directory, remove_tree
 from agent_sandbox.local.node.runtime import About, ContainerProcess, Launch, Runtime
 from agent_sandbox.local.node.status import ContainerState, Running, Terminated, Waiting, will_restart
 from agent_sandbox.local.node.volumes import Volume, VolumeUse, mounts_of
+from agent_sandbox.local.quantities import parse_quantity
 from agent_sandbox.runtime.events import EventType
 
 log = structlog.get_logger(__name__)

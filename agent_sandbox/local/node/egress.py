@@ -171,7 +171,9 @@ class _Program:
     @property
     def has_ended(self) -> bool:
         """Whether it has ended by itself."""
-        return bool(select.select([self._pidfd], [], [], 0)[0])
+        poll = select.poll()  # select knows no descriptors above 1023, and a taken over node has many
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def until_ready(self) -> bool:
         """Wait until it works; False if it ended, or does not come."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from agent_sandbox.local.node.errors import ContainerError
 from agent_sandbox.local.node.pods import Container, EnvVar, Pod, ResourceSelector
-from agent_sandbox.local.node.quantities import parse_quantity
+from agent_sandbox.local.quantities import parse_quantity
 
 _REFERENCE: Final = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 _KEYED: Final = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")

@@ -19,7 +19,7 @@ import structlog
 
 from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.pods import Pod
-from agent_sandbox.local.node.quantities import parse_quantity
+from agent_sandbox.local.quantities import parse_quantity
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.local.node.addresses import ISOLATED_NETWORK, AddressPool, host_uid
 from agent_sandbox.local.node.bubblewrap import Box
 from agent_sandbox.local.node.commands import run_command
-from agent_sandbox.local.node.errors import NodeError, RuntimeUnavailableError
+from agent_sandbox.local.node.errors import HelperError, NodeError, RuntimeUnavailableError
 from agent_sandbox.local.node.gvisor_runtime import GvisorRuntime, Runsc
 from agent_sandbox.local.node.images import OWN_DIRECTORY, PATH
 from agent_sandbox.local.node.network import NetworkOptions, PodNetwork
@@ -143,6 +143,8 @@ class GvisorFinder:
                     await runtime.release(_POD)
                     await ground.network.delete(_POD)
                     await anyio.to_thread.run_sync(remove_tree, directory)
+        except (HelperError, OSError) as error:
+            return str(error)
         finally:
             ground.addresses.give_back(address)
 
@@ -173,8 +175,8 @@ class GvisorFinder:
         except OSError:
             return False
         async with await anyio.abc.SocketStream.from_socket(connection) as stream:
-            await stream.send(b"GET / HTTP/1.0\r\n\r\n")
             try:
+                await stream.send(b"GET / HTTP/1.0\r\n\r\n")
                 return (await stream.receive()).startswith(b"HTTP/1.0 200")
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return False

@@ -159,7 +159,9 @@ class HelperProcess:
 
 
 def _wait(fd: int) -> bool:
-    return bool(select.select([fd], [], [], _END_TIMEOUT)[0])
+    poll = select.poll()  # select knows no descriptors above 1023, and each descendant has one
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(1000 * _END_TIMEOUT))
 
 
 def _children(pid: int) -> list[int]:

@@ -571,6 +571,8 @@ class PodNetwork:
         Raises:
             OSError: the Pod refused, or is not reachable.
         """
+        if not 0 < port < 1 << 16:
+            raise OSError(errno.EADDRNOTAVAIL, f"there is no port {port}: ports go from 1 to 65535")
         if not self.reaches(host):
             mine = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         elif self._sockets:

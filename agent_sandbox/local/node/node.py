@@ -383,9 +383,15 @@ class Node:
         if pod.spec.node_name == self.options.name:
             self._workers[uid] = None
             self._tasks.start_soon(self._live, pod, name=f"pod {pod.key}")
-        elif not pod.spec.node_name and not pod.metadata.deleting and pod.status.phase not in _ENDED:
+        elif self._wants_a_node(pod):
             self._workers[uid] = None
             self._tasks.start_soon(self._bind, pod, name=f"bind {pod.key}")
+
+    @staticmethod
+    def _wants_a_node(pod: Pod) -> bool:
+        # A gate is looked at here, not by the task that binds: what changes until that begins would pass unseen.
+        is_open = not pod.spec.node_name and not pod.spec.scheduling_gates
+        return is_open and not pod.metadata.deleting and pod.status.phase not in _ENDED
 
     async def _reconsider_forever(self) -> None:
         """Look at refused Pods again now and then: a runtime that they ask for may have been installed."""
@@ -405,9 +411,6 @@ class Node:
 
     async def _bind(self, pod: Pod) -> None:
         uid = pod.metadata.uid
-        if pod.spec.scheduling_gates:
-            del self._workers[uid]
-            return
         message = await self._why_not(pod)
         try:
             if message:
@@ -456,12 +459,12 @@ class Node:
         """Leave a Pod Pending and say why, once."""
         if self._refused.get(pod.metadata.uid) == message:
             return
-        self._refused[pod.metadata.uid] = message
         text = f"0/1 nodes are available: {message}."
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
         patch = MergePatch({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}})
         metadata = pod.metadata
         await self._client.patch(NODE_PODS, metadata.name, patch, metadata.namespace, subresource="status")
+        self._refused[pod.metadata.uid] = message  # after the write: one that fails is tried again
         self._report(pod, "Warning", "FailedScheduling", text)
 
     async def _live(self, pod: Pod) -> None:

@@ -75,8 +75,10 @@ class Policy:
             for rule in self.spec.get(rules) or ():
                 list(_ports(rule, _NOBODY))
                 for entry in rule.get(peers) or ():
-                    if entry.get("ipBlock"):
+                    if entry.get("ipBlock") is not None:
                         addresses_of(entry["ipBlock"]["cidr"], entry["ipBlock"].get("except") or ())
+                    elif not entry:
+                        raise ValueError("a peer names neither Pods nor namespaces nor addresses")
                     for selector in ("namespaceSelector", "podSelector"):
                         _selects(entry.get(selector), {})
 
@@ -196,13 +198,13 @@ class PolicySet:
         return not peers or any(self._is(entry, peer, namespace) for entry in peers)
 
     def _is(self, entry: _Json, peer: Endpoint, namespace: str) -> bool:
-        if entry.get("ipBlock"):
+        if entry.get("ipBlock") is not None:
             return _in_block(entry["ipBlock"], peer.address)
         if entry.get("namespaceSelector") is not None:
             default = {"kubernetes.io/metadata.name": peer.namespace}
             if not _selects(entry["namespaceSelector"], {**default, **self._namespaces.get(peer.namespace, {})}):
                 return False
-        elif peer.namespace != namespace:
+        elif peer.namespace != namespace or entry.get("podSelector") is None:
             return False
         return _selects(entry.get("podSelector"), peer.labels)
 
@@ -254,7 +256,10 @@ def _ports(rule: _Json, target: Endpoint) -> Iterator[tuple[str, int, int]]:
             if number is not None:
                 yield protocol, number, number
         else:
-            yield protocol, int(port), int(entry.get("endPort") or port)
+            first, last = int(port), int(entry.get("endPort") or port)
+            if not 0 < first <= last <= _LAST_PORT:
+                raise ValueError(f"{first}-{last} is no range of ports")  # nft would refuse all rules over it
+            yield protocol, first, last
 
 
 def _common(one: Flow, other: Flow) -> Flow | None:

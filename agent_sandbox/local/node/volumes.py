@@ -19,8 +19,8 @@ from agent_sandbox.local.node.environment import Facts, pod_field, resource_valu
 from agent_sandbox.local.node.errors import ContainerError
 from agent_sandbox.local.node.payload import PayloadFile, write_payload
 from agent_sandbox.local.node.pods import Container, Pod, ResourceSelector
-from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import PodRecord, owned_directory
+from agent_sandbox.local.quantities import parse_quantity
 from agent_sandbox_api.core import MetaOnlyView
 from agent_sandbox_api.resource import Resource
 

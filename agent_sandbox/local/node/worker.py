@@ -126,6 +126,19 @@ class PodWorker:
             self._fail("NodeAffinity", reason.message)
             return
         try:
+            await self._run_pod()
+        except* HelperGoneError:
+            raise
+        except* Exception as group:
+            # Whatever one Pod's spec provokes is that Pod's end, never that of the node and all others on it.
+            log.error("a pod cannot be run", pod=self.pod.key, exc_info=group)
+            self._fail("UnexpectedError", f"the node cannot run this Pod: {_first_of(group)}")
+            with anyio.CancelScope(shield=True):
+                await self._stop_containers(0)
+                await self._drop_network()
+
+    async def _run_pod(self) -> None:
+        try:
             with self._life, anyio.fail_after(self._time_left()):
                 parts = await self._prepare()
                 async with anyio.create_task_group() as upkeep:
@@ -428,6 +441,11 @@ class PodWorker:
         self._written = status
         self.update(msgspec.structs.replace(self.pod, metadata=written.metadata, status=written.status))
         return True
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _first_state(container: Container, pod: Pod, takeover: Takeover | None) -> ContainerState:

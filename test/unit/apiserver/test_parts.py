@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent_sandbox.local.apiserver.jsonpath import compile_path, first_at, set_at
 from agent_sandbox.local.apiserver.paths import ResourcePath, parse_resource_path
-from agent_sandbox.local.apiserver.schema.expressions import ExpressionError, compile_expression, parse_quantity
+from agent_sandbox.local.apiserver.schema.expressions import ExpressionError, compile_expression
 from agent_sandbox.local.apiserver.schema.rules import escape_name
 from agent_sandbox.local.apiserver.site.spdy import (
     DICTIONARY,
@@ -145,16 +145,15 @@ def test_an_expression_that_does_not_parse_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("text", "number"), [("1", 1), ("500m", 0.5), ("1Ki", 1024), ("2Gi", 2 * 1024**3), ("1e3", 1000), ("-1.5k", -1500)]
 )
-def test_quantities_are_numbers(text: str, number: float) -> None:
-    """With binary and decimal suffixes."""
-    assert parse_quantity(text) == number
+def test_cel_compares_quantities_as_numbers(text: str, number: float) -> None:
+    assert compile_expression("quantity(self)").run({"self": text}) == number
 
 
 @pytest.mark.parametrize("text", ["", "x", "1Q", "1 Gi", "1.2.3"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    """ValueError."""
-    with pytest.raises(ValueError, match="quantities must match"):
-        parse_quantity(text)
+def test_cel_tells_what_is_no_quantity(text: str) -> None:
+    assert compile_expression("isQuantity(self)").run({"self": text}) is False
+    with pytest.raises(ExpressionError, match="is not a quantity"):
+        compile_expression("quantity(self)").run({"self": text})
 
 
 def test_names_that_cel_cannot_say_are_escaped() -> None:

@@ -2,11 +2,17 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_sandbox.clock import SystemClock
+from agent_sandbox.local.node.firewall import Firewall
+from agent_sandbox.local.node.network import PodNetwork
 from agent_sandbox.local.node.policy import Endpoint, Flow, Policy, PolicySet, disjoint
+from agent_sandbox.runtime.store import Store, StoreWriter
+from agent_sandbox_api.core import NetworkPolicyView
 
 WEB = Endpoint("shop", "10.88.0.2", {"app": "web"}, {("http", "tcp"): 8080})
 DB = Endpoint("shop", "10.88.0.3", {"app": "db"})
@@ -142,3 +148,58 @@ def test_disjoint_ranges_hold_the_same_ports_and_never_overlap(spans: list[list[
     ports = [port for flow in result for port in range(flow.first_port, flow.last_port + 1)]
     assert len(ports) == len(set(ports))
     assert set(ports) == {port for first, last in spans for port in range(first, last + 1)}
+
+
+BAD_RULES: list[dict[str, Any]] = [
+    {"ingress": [{"from": [{"ipBlock": {"cidr": "garbage"}}]}]},
+    {"egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["zz"]}}]}]},
+    {"egress": [{"to": [{"ipBlock": {}}]}]},
+    {"ingress": [{"ports": [{"port": 99999}]}]},
+    {"ingress": [{"ports": [{"port": -1}]}]},
+    {"ingress": [{"ports": [{"port": 50, "endPort": 40}]}]},
+    {"ingress": [{"ports": ["x"]}]},
+    {"ingress": [{"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Foo"}]}}]}]},
+    {"ingress": [{"from": [{}]}]},
+    {"egress": "x"},
+]
+
+
+@pytest.mark.parametrize("spec", BAD_RULES)
+def test_a_policy_with_a_part_that_has_no_meaning_is_told_from_others(spec: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+        Policy("shop", spec).check()
+
+
+def test_a_peer_that_names_nothing_is_nobody() -> None:
+    assert flows({"ingress": [{"from": [{}]}]}) == set()
+    assert flows({"ingress": [{"from": [{"podSelector": {}}]}]}) != set()
+
+
+def test_a_whole_policy_is_read_without_complaint() -> None:
+    peers = [
+        {"podSelector": {}},
+        {"namespaceSelector": {}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+    ]
+    ports = [{"port": 1, "endPort": 65535}, {"port": "http"}, {"protocol": "UDP"}, {"protocol": "ICMP", "port": 99999}]
+    Policy(
+        "shop", {"ingress": [{"from": peers, "ports": ports}, {}], "egress": [{"to": peers, "ports": ports}]}
+    ).check()
+
+
+async def test_one_policy_that_cannot_be_read_closes_no_other_namespace() -> None:
+    """Who may write policies in one namespace could cut off all others."""
+    one, two = Endpoint("shop", "10.88.0.2"), Endpoint("shop", "10.88.0.3")
+    other, another = Endpoint("bank", "10.88.0.4"), Endpoint("bank", "10.88.0.5")
+    policies: StoreWriter[NetworkPolicyView] = StoreWriter(clock=SystemClock())
+    everybody = {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}], "policyTypes": ["Ingress"]}
+    for namespace, spec in (("bank", everybody), ("shop", {"podSelector": {}, **BAD_RULES[0]})):
+        metadata = {"name": "p", "namespace": namespace, "uid": namespace, "resourceVersion": "1"}
+        encoded = msgspec.json.encode({"metadata": metadata, "spec": spec})
+        policies.apply("", msgspec.json.decode(encoded, type=NetworkPolicyView))
+    pods = [one, two, other, another]
+    firewall = Firewall(PodNetwork(), SystemClock(), lambda: pods, policies.store, Store())
+
+    allowed = {(flow.source, flow.destination) for flow in firewall._wanted(frozenset()).flows}
+
+    assert allowed == {(other.address, another.address), (another.address, other.address)}

@@ -16,9 +16,9 @@ from agent_sandbox.local.node.errors import ContainerError, ImageError, NodeErro
 from agent_sandbox.local.node.images import built_in_image
 from agent_sandbox.local.node.oci import ImageSource, ImageStore
 from agent_sandbox.local.node.pods import NODE_PODS, Container, Pod, PodSpec, VolumeMount
-from agent_sandbox.local.node.quantities import parse_quantity
 from agent_sandbox.local.node.records import NodeDirectory, PodRecord, remove_tree
 from agent_sandbox.local.node.volumes import ReferredObjects, Volume, VolumeMaker, mounts_of
+from agent_sandbox.local.quantities import parse_quantity
 from agent_sandbox_api.views import MetaView
 
 
@@ -86,7 +86,15 @@ def test_quantities_are_exact(text: str, value: str) -> None:
     assert parse_quantity(text) == Decimal(value)
 
 
-@pytest.mark.parametrize("text", ["", "x", "1Xi", "--1", "1 Gi"])
+def test_no_quantity_is_larger_than_kubernetes_has_them() -> None:
+    assert [parse_quantity(text) for text in ("1e999999", "-9e40", "9223372036854775807")] == [
+        2**63 - 1,
+        1 - 2**63,
+        2**63 - 1,
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "x", "1Xi", "--1", "1 Gi", "1..2", ".", "1e99999999999999999999"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="quantity"):
         parse_quantity(text)

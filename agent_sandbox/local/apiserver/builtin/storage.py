@@ -2,6 +2,7 @@
 
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
+from agent_sandbox.local.quantities import parse_quantity
 
 
 def _default_claim(value: JsonObject) -> None:
@@ -21,8 +22,11 @@ def _claim_causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
     causes = []
     if not spec.get("accessModes"):
         causes.append(Cause.required("spec.accessModes", "at least 1 access mode is required"))
-    if not ((spec.get("resources") or {}).get("requests") or {}).get("storage"):
+    size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    if not size:
         causes.append(Cause.required("spec.resources[storage]"))
+    elif parse_quantity(size) <= 0:
+        causes.append(Cause.invalid("spec.resources[storage]", size, "must be greater than zero"))
     if old is not None and _fixed(spec) != _fixed(old["spec"]):
         detail = (
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"

@@ -10,8 +10,10 @@ from agent_sandbox.local.apiserver.errors import BadRequestError, Cause
 from agent_sandbox.local.apiserver.resource_type import JsonObject, ResourceType
 from agent_sandbox.local.apiserver.schema import Schema, prune, schema_causes
 from agent_sandbox.local.apiserver.schema.builtin_types import metadata_schema
+from agent_sandbox.local.apiserver.schema.node import QUANTITY
 from agent_sandbox.local.apiserver.schema.pruning import prune_part
 
+_QUANTITY_FORM = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 _GO_TYPES = {"string": "string", "integer": "int32", "number": "float64", "boolean": "bool"}
 _JSON_NAMES = {"integer": "number", "boolean": "bool"}
 
@@ -69,6 +71,8 @@ def _decode_error(resource: ResourceType, cause: Cause) -> str:
     found = name.strip('"')
     if wanted == "date-time":
         return f'parsing time {name} as "2006-01-02T15:04:05Z07:00": cannot parse {name}'
+    if wanted == QUANTITY:
+        return f"quantities must match the regular expression '{_QUANTITY_FORM}'"
     go_type = _GO_TYPES.get(wanted, wanted)
     return (
         f"json: cannot unmarshal {_JSON_NAMES.get(found, found)} into Go struct field "

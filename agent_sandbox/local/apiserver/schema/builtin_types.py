@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent_sandbox.local.apiserver.schema.node import Schema, compile_schema
+from agent_sandbox.local.apiserver.schema.node import QUANTITY, Schema, compile_schema
 
 JsonObject = dict[str, Any]
 
@@ -18,9 +18,11 @@ _ANY: Final[JsonObject] = {"x-kubernetes-preserve-unknown-fields": True, "nullab
 _OPAQUE: Final = frozenset(
     {"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", f"{_META}.FieldsV1"}
 )
-_INT_OR_STRING: Final = frozenset(
-    {"io.k8s.apimachinery.pkg.api.resource.Quantity", "io.k8s.apimachinery.pkg.util.intstr.IntOrString"}
-)
+_INT_OR_STRING: Final[JsonObject] = {"x-kubernetes-int-or-string": True}
+_LEAVES: Final[dict[str, JsonObject]] = {
+    "io.k8s.apimachinery.pkg.util.intstr.IntOrString": _INT_OR_STRING,
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": {**_INT_OR_STRING, "format": QUANTITY},
+}
 
 
 @cache
@@ -66,8 +68,8 @@ def _resolved(source: JsonObject) -> JsonObject:
         name = reference.removeprefix(_REFERENCE)
         if name in _OPAQUE:
             return _ANY
-        if name in _INT_OR_STRING:
-            return {"x-kubernetes-int-or-string": True}
+        if name in _LEAVES:
+            return _LEAVES[name]
         return _resolved(builtin_definitions()[name])
     if not source.get("type"):
         return _ANY

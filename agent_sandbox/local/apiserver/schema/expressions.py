@@ -3,13 +3,14 @@
 import ipaddress
 import re
 from collections.abc import Callable
-from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import cel
+
+from agent_sandbox.local.quantities import parse_quantity
 
 
 class ExpressionError(Exception):
@@ -61,26 +62,8 @@ def compile_expression(source: str) -> Expression:
     return Expression(source)
 
 
-_SUFFIXES: Final = {
-    "n": Fraction(1, 10**9),
-    "u": Fraction(1, 10**6),
-    "m": Fraction(1, 1000),
-    "": Fraction(1),
-    **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", 1)},
-    **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)},
-}
-
-
-def parse_quantity(text: str) -> float:
-    """A resource quantity as a number.
-
-    Raises:
-        ValueError: it is none.
-    """
-    match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]i?|Ki)?)", text)
-    if match is None or (match[3] or "") not in _SUFFIXES:
-        raise ValueError(f"quantities must match the regular expression of a resource quantity: {text!r}")
-    return float(Fraction(match[1] + (match[2] or "")) * _SUFFIXES[match[3] or ""])
+def _quantity(text: str) -> float:
+    return float(parse_quantity(text))
 
 
 def _accepts(parse: Callable[[str], Any]) -> Callable[[str], bool]:
@@ -142,13 +125,13 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "isGreaterThan": lambda one, other: one > other,
     "isIP": _accepts(ipaddress.ip_address),
     "isLessThan": lambda one, other: one < other,
-    "isQuantity": _accepts(parse_quantity),
+    "isQuantity": _accepts(_quantity),
     "isSorted": _is_sorted,
     "isURL": _is_url,
     "join": lambda entries, separator="": separator.join(entries),
     "lastIndexOf": _last_index,
     "lowerAscii": lambda text: text.lower(),
-    "quantity": parse_quantity,
+    "quantity": _quantity,
     "replace": lambda text, old, new, count=-1: text.replace(old, new, count),
     "split": _split,
     "substring": _substring,

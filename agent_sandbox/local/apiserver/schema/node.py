@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 JsonObject = dict[str, Any]
 
@@ -67,6 +67,9 @@ class Schema:
             return known
         return self.additional if isinstance(self.additional, Schema) else None
 
+
+QUANTITY: Final = "x-kubernetes-quantity"
+"""The format of amounts in built-in kinds. No definition of a user's can say it."""
 
 _BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",

@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from agent_sandbox.local.apiserver.errors import Cause
-from agent_sandbox.local.apiserver.schema.node import Schema
+from agent_sandbox.local.apiserver.schema.node import QUANTITY, Schema
+from agent_sandbox.local.quantities import is_quantity
 
 ABSENT: Final = object()
 """Stands for a value that is not there, where null could be one."""
@@ -173,6 +174,8 @@ def _format_fits(value: str, form: str) -> bool:
         except ValueError:
             return False
         return moment.tzinfo is not None and "T" in value.upper()
+    if form == QUANTITY:
+        return is_quantity(value)
     if form == "date":
         return re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is not None
     if form == "uuid":

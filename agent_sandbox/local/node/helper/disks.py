@@ -98,7 +98,8 @@ class Disks:
 
     def detach(self, name: str) -> None:
         """Unmount a disk; one that is not mounted is left in peace."""
-        target = self._mounted.pop(name, None)
+        target = self._mounted.get(name)
         if target is not None:
             linux.unmount(target)
+            del self._mounted[name]  # not before: one that is in use is tried again
             Path(target).rmdir()

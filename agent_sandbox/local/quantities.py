@@ -15,6 +15,18 @@ _FACTORS: Final = {
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
 }
 
+_MOST: Final = Decimal(2**63 - 1)
+"""Kubernetes takes everything larger for this, and so nobody works on a number with a billion digits."""
+
+
+def is_quantity(text: str) -> bool:
+    """Whether it is one."""
+    try:
+        parse_quantity(text)
+    except ValueError:
+        return False
+    return True
+
 
 def parse_quantity(text: str | float) -> Decimal:
     """The value of a quantity.
@@ -28,6 +40,10 @@ def parse_quantity(text: str | float) -> Decimal:
     0.25
     """
     match = _QUANTITY.fullmatch(str(text))
-    if match is None:
-        raise ValueError(f"{text!r} is not a quantity such as 500m, 64Mi or 2")
-    return Decimal(match.group(1)) * _FACTORS[match.group(2) or ""]
+    try:
+        if match is not None:
+            value = Decimal(match.group(1)) * _FACTORS[match.group(2) or ""]
+            return max(-_MOST, min(_MOST, value))
+    except ArithmeticError:
+        pass  # several dots, or more digits of an exponent than any machine has bytes
+    raise ValueError(f"{text!r} is not a quantity such as 500m, 64Mi or 2")
