@@ -224,7 +224,7 @@ async def test_mcp_sessions_over_http_have_sandboxes_of_their_own_until_they_end
             data = {"path": "x", "content": "/w==", "encoding": "base64"}
             await two.call_tool("write_file", data)
             binary = await two.call_tool("read_file", {"path": "x"})
-            slow = await two.call_tool("run", {"command": "echo before; sleep 60", "timeout": 0.5})
+            slow = await two.call_tool("run", {"command": "echo before; sleep 60", "timeout": 3})
         await until(claims, 0)  # both clients said goodbye
 
         async with httpx2.AsyncClient() as http:
@@ -354,7 +354,7 @@ def test_langchain_gets_failures_as_messages_and_everything_as_artifact(
         tools = {tool.name: tool for tool in sandbox_tools(sandbox)}
         calls = [
             call("run_command", command="seq 10000; echo oops >&2; exit 7"),
-            call("run_command", command="echo before; sleep 60", timeout=0.5),
+            call("run_command", command="echo before; sleep 60", timeout=3),
             call("read_file", path="nothing"),
             call("list_files"),
         ]

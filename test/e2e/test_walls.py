@@ -65,7 +65,7 @@ def test_a_port_of_the_hosts_loopback_cannot_be_reached(sandbox: SandboxClient) 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         threading.Thread(target=_accept_once, args=(server,), daemon=True).start()
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
             pass  # the wall is tried against a door that is really open
         code = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=2)"
         tried = sandbox.run(f'python -c "{code}"')
@@ -84,7 +84,7 @@ def test_no_private_address_beyond_the_sandbox_can_be_reached(sandbox: SandboxCl
     with socket.create_server((_address_of_this_host(), 0)) as server:
         address, port = server.getsockname()
         threading.Thread(target=_accept_once, args=(server,), daemon=True).start()
-        with socket.create_connection((address, port), timeout=5):
+        with socket.create_connection((address, port), timeout=60):
             pass  # the wall is tried against a door that is really open
         code = (
             "import socket\n"

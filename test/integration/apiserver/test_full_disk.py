@@ -18,7 +18,7 @@ def test_a_full_disk_refuses_writes_and_harms_nothing(tmp_path: Path) -> None:
     if possible.returncode != 0:
         pytest.skip(f"no mount namespace here: {possible.stderr.strip()}")
     done = subprocess.run(
-        [*NAMESPACE, sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False, timeout=50
+        [*NAMESPACE, sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False, timeout=200
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -17,7 +17,7 @@ WRITER = Path(__file__).with_name("writer.py")
 async def test_a_killed_server_has_every_acknowledged_write(tmp_path: Path) -> None:
     """Three kills in a row over one database, each after some hundred writes."""
     for number in range(3):
-        with anyio.fail_after(40):
+        with anyio.fail_after(200):
             acknowledged = await kill_under_load(WRITER, tmp_path, writes=150, base=number * 1_000_000)
             found = await objects_after(tmp_path)
 

@@ -190,7 +190,7 @@ async def test_wait_sees_a_condition(tmp_path: Path) -> None:
     async with running(tmp_path) as kubectl, anyio.create_task_group() as group:
         await kubectl.ok("apply", "-f", "-", stdin=POD)
         group.start_soon(kubectl.ok, "patch", "pod", "one", "--subresource=status", "-p", status)
-        waited = await kubectl.ok("wait", "--for=condition=Ready", "pod/one", "--timeout=20s")
+        waited = await kubectl.ok("wait", "--for=condition=Ready", "pod/one", "--timeout=120s")
 
     assert waited.strip() == "pod/one condition met"
 
@@ -250,7 +250,7 @@ async def test_delete_in_the_foreground_takes_dependents_along(tmp_path: Path) -
         owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "settings", "uid": uid, "blockOwnerDeletion": True}
         child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child", "ownerReferences": [owner]}}
         await kubectl.ok("create", "-f", "-", stdin=json.dumps(child))
-        await kubectl.ok("delete", "cm", "settings", "--cascade=foreground", "--timeout=20s")
+        await kubectl.ok("delete", "cm", "settings", "--cascade=foreground", "--timeout=120s")
         left = await kubectl.ok("get", "cm", "-o", "name")
 
     assert "settings" not in left
@@ -327,7 +327,7 @@ async def test_evictions_are_understood(tmp_path: Path) -> None:
     async with running(tmp_path) as kubectl:
         await kubectl.ok("apply", "-f", "-", stdin=json.dumps(node))
         await kubectl.ok("apply", "-f", "-", stdin=POD)
-        drained = await kubectl.run("drain", "local", "--force", "--grace-period=0", "--timeout=20s")
+        drained = await kubectl.run("drain", "local", "--force", "--grace-period=0", "--timeout=120s")
 
     assert drained.code == 0, drained.err
     assert "pod/one evicted" in drained.out

@@ -22,8 +22,8 @@ def is_gone(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> bool:
-    """Let others run until a condition of the outside world holds; False after five seconds."""
-    with anyio.move_on_after(5):
+    """Let others run until a condition of the outside world holds; False after a minute."""
+    with anyio.move_on_after(60):
         while not condition():
             await anyio.lowlevel.checkpoint()
         return True
@@ -118,7 +118,7 @@ async def test_signal_is_a_negative_exit_code(run_runtime: Any) -> None:
 async def test_timeout_kills_the_whole_group_and_keeps_what_came(run_daemon: Any, tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {tmp_path}/child; exec sleep 1000' & echo partial; wait"
     async with run_daemon() as daemon:
-        answer = await daemon.execute(["sh", "-c", script], timeout=0.3)
+        answer = await daemon.execute(["sh", "-c", script], timeout=1.5)
 
         assert answer["timed_out"]
         assert answer["exit_code"] == -9
@@ -129,7 +129,7 @@ async def test_timeout_kills_the_whole_group_and_keeps_what_came(run_daemon: Any
 async def test_command_that_takes_too_long_is_killed_with_what_it_started(run_runtime: Any, tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {tmp_path}/child; exec sleep 1000' & wait"
     async with run_runtime() as runtime:
-        answer = await runtime.execute(["sh", "-c", script], timeout=0.3)
+        answer = await runtime.execute(["sh", "-c", script], timeout=1.5)
 
         assert answer["exit_code"] == -9
         assert await gone(await pid_in(tmp_path / "child"))
@@ -161,7 +161,7 @@ async def test_binary_output_survives_as_base64_and_is_replaced_in_text(run_daem
 async def test_background_child_that_holds_the_pipes_does_not_hold_the_answer(run_daemon: Any, tmp_path: Path) -> None:
     script = f"(echo $PPID; echo $$ > {tmp_path}/p; exec sleep 1000) & echo started"
     async with run_daemon() as daemon:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             answer = await daemon.execute(["sh", "-c", script])
 
         assert "started\n" in answer["stdout"]
@@ -337,7 +337,7 @@ async def test_a_strangers_page_runs_nothing(run_daemon: Any, header: str, upgra
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
         )
         connection = "Connection: Upgrade, close\r\n\r\n" if upgrade else "Connection: close\r\n\r\n"
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             answer = await daemon.raw((socket if upgrade else form).encode() + connection.encode() + body)
 
         assert answer.startswith(b"HTTP/1.1 403 ")

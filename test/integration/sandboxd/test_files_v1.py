@@ -61,12 +61,12 @@ async def test_upload_goes_on_where_it_broke_off(run_daemon: Any) -> None:
         async with await anyio.connect_tcp("127.0.0.1", daemon.port) as stream:
             head = f"PUT {url}1000000 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode()
             await stream.send(head + content[1_000_000:1_400_000])
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             offset = 1_000_000
             while offset == 1_000_000:
                 _, answer = await call(daemon, "GET", "/v1/uploads/up-1")
                 offset = answer["offset"]
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             status, answer = 409, None
             while status == 409:
                 _, answer = await call(daemon, "GET", "/v1/uploads/up-1")
@@ -284,19 +284,19 @@ async def test_changes_are_told_in_new_directories_too(run_daemon: Any) -> None:
     async with run_daemon() as daemon:
         (daemon.root / "old").mkdir()
         async with daemon.session.ws_connect(daemon.url + "/v1/watch?path=.&recursive=true") as stream:
-            assert await stream.receive_json(timeout=5) == {"type": "ready"}
+            assert await stream.receive_json(timeout=60) == {"type": "ready"}
             (daemon.root / "old" / "f").write_text("1")
             (daemon.root / "new" / "deep").mkdir(parents=True)
             wanted = {("created", "old/f"), ("modified", "old/f"), ("created", "new"), ("created", "new/deep")}
             seen: set[tuple[str, str]] = set()
             while not wanted <= seen:
-                event = await stream.receive_json(timeout=5)
+                event = await stream.receive_json(timeout=60)
                 seen.add((event.get("kind"), event.get("path")))
             (daemon.root / "new" / "deep" / "x").write_text("")
             (daemon.root / "old" / "f").unlink()
             wanted = {("created", "new/deep/x"), ("deleted", "old/f")}
             while not wanted <= seen:
-                event = await stream.receive_json(timeout=5)
+                event = await stream.receive_json(timeout=60)
                 seen.add((event.get("kind"), event.get("path")))
 
 
@@ -313,7 +313,7 @@ async def test_directory_swapped_for_a_link_shows_nothing_of_where_it_leads(tmp_
         await watch.start()
         (outside / "b" / "new").touch()
         (root / "old" / "b" / "mine").touch()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             told = [(await watch.next()).path for _ in range(2)]
     finally:
         watch.close()
@@ -351,7 +351,7 @@ async def test_port_is_waited_for(run_daemon: Any) -> None:
                 answers: list[Any] = []
 
                 async def ask() -> None:
-                    answers.append(await call(daemon, "GET", f"/v1/ports/{port}/wait?timeout=5"))
+                    answers.append(await call(daemon, "GET", f"/v1/ports/{port}/wait?timeout=60"))
 
                 tasks.start_soon(ask)
                 await anyio.wait_all_tasks_blocked()
@@ -401,7 +401,7 @@ async def test_a_client_that_hangs_up_in_a_download_is_no_error_of_the_file(
             await stream.receive()
             raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by a reset
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while open_descriptors() > before:  # noqa: ASYNC110 - nothing tells of the end of a response
                 await anyio.sleep(0.01)
 

@@ -185,7 +185,7 @@ async def test_a_warm_start_within_a_trace_of_the_program_joins_it(spans: Any, t
 
 
 async def until_a_sandbox_is_ready(kube: KubeClient) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with kube.watch(SANDBOXES, "default", resource_version="0", timeout_seconds=60) as events:
             async for event in events:
                 if event.view is not None and is_condition_true(event.view.status.conditions, "Ready"):

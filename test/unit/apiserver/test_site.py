@@ -100,7 +100,7 @@ async def endless(first: bytes) -> AsyncIterator[bytes]:
 async def test_a_body_without_a_length_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
     """Chunks announce no length: the limit counts what comes."""
     async with running(tmp_path) as (_, _, session):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with session.post(PODS, data=endless(b"x" * (3 * 1024 * 1024 + 1))) as answer:
                 assert answer.status == 413
 
@@ -109,7 +109,7 @@ async def test_the_body_of_a_stranger_is_not_read(tmp_path: Path) -> None:
     """Neither where it is refused nor at what everybody may ask: it would fill the memory."""
     async with running(tmp_path) as (_, _, session):
         for path, status in ((PODS, 401), ("/readyz", 200)):
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with session.post(path, data=endless(b"x"), headers={"Authorization": ""}) as answer:
                     assert answer.status == status
 
@@ -206,7 +206,7 @@ async def test_a_client_that_goes_ends_the_command(tmp_path: Path) -> None:
         path = f"{PODS}/p/exec?command=x&stdout=true"
         async with session.ws_connect(path, protocols=["v4.channel.k8s.io"]) as socket:
             await socket.receive()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await ended.wait()
 
 

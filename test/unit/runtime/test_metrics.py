@@ -96,7 +96,7 @@ async def _scrape() -> str:
         manager.metrics.request_retries.labels("429", "GET", "in-memory")
         async with anyio.create_task_group() as tasks:
             await tasks.start(manager.run)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while 'result="success"} 1.0' not in (text := await _get(manager.ports[0])):
                     await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
