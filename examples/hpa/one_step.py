@@ -61,6 +61,11 @@ def ask(url: str, query: str) -> list[dict[str, Any]]:
     return []
 
 
+def demand(url: str, query: str) -> float:
+    """What the autoscaler makes of the answer: the sum, if there are several series; 0 before there is a rate."""
+    return sum(float(each["value"][1]) for each in ask(url, query))
+
+
 def adapter_query(namespace: str) -> str:
     """The query that prometheus-adapter makes of its rule for this autoscaler."""
     labels = {"namespace": namespace, **EXTERNAL["metric"]["selector"]["matchLabels"]}
@@ -79,7 +84,7 @@ def main() -> None:
     """Make demand until the query shows it, then scale as the autoscaler would."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", default="127.0.0.1:9101", help="the controllers' /metrics (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=6, help="how long claims come (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=6, help="how long claims come at least (%(default)s)")
     given = parser.parse_args()
     query = adapter_query("default")
     print("query:", query)
@@ -87,11 +92,9 @@ def main() -> None:
         while not ask(url, "up == 1"):
             time.sleep(0.1)
         claims, end = 0, time.monotonic() + given.seconds
-        while time.monotonic() < end:
+        while (value := demand(url, query)) == 0 or time.monotonic() < end:
             with sandboxes.use("hpa-template", ttl=60):
                 claims += 1
-        found = ask(url, query)
-    value = sum(float(each["value"][1]) for each in found)  # as the autoscaler does with several
     replicas = wanted_replicas(value)
     print(f"{claims} claims; the metric says {value:.2f} per second; the pool gets {replicas} replicas")
     target = AUTOSCALER["scaleTargetRef"]["name"]
