@@ -36,7 +36,7 @@ from agent_sandbox.sdk.errors import (
     SandboxWarmPoolNotFoundError,
 )
 from agent_sandbox.sdk.following import follow_until
-from agent_sandbox.sdk.shielding import unbroken
+from agent_sandbox.shielding import unbroken
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 from agent_sandbox_api.meta import format_time
 from agent_sandbox_api.names import (

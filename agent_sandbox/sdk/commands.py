@@ -10,6 +10,7 @@ import aiohttp
 import anyio
 
 from agent_sandbox.sdk import legacy
+from agent_sandbox.sdk.background import background_tasks
 from agent_sandbox.sdk.collecting import Collector
 from agent_sandbox.sdk.errors import (
     SandboxError,
@@ -22,8 +23,8 @@ from agent_sandbox.sdk.errors import (
 from agent_sandbox.sdk.process import SILENCE_SECONDS, AsyncProcess, read_process
 from agent_sandbox.sdk.refusals import error_for_code
 from agent_sandbox.sdk.results import OUTPUT_LIMIT, ExecutionResult, OutputCallback, ProcessInfo, Terminal
-from agent_sandbox.sdk.shielding import background_tasks, unbroken
 from agent_sandbox.sdk.wire import Wire, close_websocket
+from agent_sandbox.shielding import unbroken
 
 _REQUEST_SECONDS: Final = 30.0
 _KILL_SECONDS: Final = 3.0

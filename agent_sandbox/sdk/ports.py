@@ -11,6 +11,7 @@ from anyio.abc import ByteStream, SocketStream, UNIXSocketStream
 
 from agent_sandbox.kube import KubeError
 from agent_sandbox.kube.streams import PortForwarder, StreamError
+from agent_sandbox.sdk.background import background_tasks
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import unsupported
 from agent_sandbox.sdk.connection import Connection
@@ -22,7 +23,6 @@ from agent_sandbox.sdk.errors import (
     SandboxTimeoutError,
 )
 from agent_sandbox.sdk.routes import RouterRoute
-from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.wire import Target, Wire
 from agent_sandbox_api.extensions.v1alpha1 import SandboxClaimView
 from agent_sandbox_api.names import QUERY_SANDBOX_TOKEN

@@ -10,6 +10,7 @@ import anyio
 
 from agent_sandbox.kube import ConflictError, KubeError, MergePatch, NotFoundError
 from agent_sandbox.sdk import legacy
+from agent_sandbox.sdk.background import background_tasks
 from agent_sandbox.sdk.claims import HEARTBEAT_SECONDS, Binding, delete_claim, expiry, wait_until_bound
 from agent_sandbox.sdk.cluster_errors import explain
 from agent_sandbox.sdk.commands import AsyncCommands
@@ -19,7 +20,6 @@ from agent_sandbox.sdk.files import AsyncFiles
 from agent_sandbox.sdk.pod_log import read_pod_log
 from agent_sandbox.sdk.ports import AsyncPorts, PodReference
 from agent_sandbox.sdk.results import ExecutionResult, SandboxStatus
-from agent_sandbox.sdk.shielding import background_tasks
 from agent_sandbox.sdk.status import status_of
 from agent_sandbox.sdk.waiting import is_ready_now, is_suspended_now, wait_for_sandbox
 from agent_sandbox.sdk.wire import Target, Wire

@@ -27,9 +27,9 @@ from agent_sandbox.sdk.making import make_sandbox
 from agent_sandbox.sdk.options import ConnectionOptions
 from agent_sandbox.sdk.results import SandboxChange, SandboxInfo
 from agent_sandbox.sdk.sandbox import AsyncSandbox
-from agent_sandbox.sdk.shielding import unbroken
 from agent_sandbox.sdk.status import bound_name, info_of
 from agent_sandbox.sdk.watching import ClaimWatch
+from agent_sandbox.shielding import unbroken
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS, SandboxClaimView
 

@@ -110,7 +110,7 @@ def first_leaf(error: BaseException) -> BaseException:
 @asynccontextmanager
 async def saying(text: str) -> AsyncIterator[None]:
     """Tell what is waited for, if the block takes longer than a moment and somebody sits before it."""
-    from agent_sandbox.sdk.shielding import background_tasks
+    from agent_sandbox.sdk.background import background_tasks
 
     async def tell() -> None:
         await anyio.sleep(PATIENCE)

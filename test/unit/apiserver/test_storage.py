@@ -1,5 +1,6 @@
 """The store: what readers see, what survives, what happens when the disk refuses."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,29 @@ async def test_a_cancelled_writer_does_not_tear_the_batch() -> None:
         journal.gate.set()
 
     assert store.get(_key("a")) is not None
+
+
+async def test_writers_whose_clients_hang_up_are_committed_all_the_same() -> None:
+    """An HTTP server cancels the task itself, which passes shields: the object was on disk and for nobody to see, or
+    lay in the queue until somebody else wrote.
+    """
+    journal = SlowJournal()
+    store = ObjectStore(journal)
+    await store.open()
+    loop = asyncio.get_running_loop()
+    writers = [loop.create_task(store.write(_key(name), _object(name))) for name in "ab"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for writer in writers:
+        writer.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    journal.gate.set()
+    results = await asyncio.gather(*writers, return_exceptions=True)
+
+    assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+    assert [name for batch in journal.batches for name in batch] == ["a", "b"]
+    assert [stored.key.name for stored in store.objects("things")] == ["a", "b"]
 
 
 async def test_revisions_order_all_kinds() -> None:

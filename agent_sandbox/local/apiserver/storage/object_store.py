@@ -19,6 +19,7 @@ from agent_sandbox.local.apiserver.errors import StorageError
 from agent_sandbox.local.apiserver.storage.history import Change, History
 from agent_sandbox.local.apiserver.storage.journal import Journal, JournalRecord
 from agent_sandbox.local.apiserver.storage.stored import Key, Stored
+from agent_sandbox.shielding import unbroken
 
 _HISTORY_CAPACITY = 4096
 
@@ -129,11 +130,7 @@ class ObjectStore:
         Raises:
             StorageError: the journal refused; nothing was changed.
         """
-        previous = self.latest(key)
-        self._next += 1
-        change = Change(self._next, previous, Stored.encode(key, self._next, value), deleted=False)
-        await self._commit(change)
-        return change.current
+        return await self._commit(key, value, deleted=False)
 
     async def remove(self, key: Key, value: dict[str, Any]) -> Stored:
         """Commit an object's end; ``value`` is its last state, as watchers shall see it.
@@ -141,11 +138,7 @@ class ObjectStore:
         Raises:
             StorageError: the journal refused; nothing was changed.
         """
-        previous = self.latest(key)
-        self._next += 1
-        change = Change(self._next, previous, Stored.encode(key, self._next, value), deleted=True)
-        await self._commit(change)
-        return change.current
+        return await self._commit(key, value, deleted=True)
 
     def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
         """Call a function with every change right after its commit; it must not block. Returns how to stop that."""
@@ -157,17 +150,24 @@ class ObjectStore:
         for bucket in self._buckets.values():
             bucket.history.wake()
 
-    async def _commit(self, change: Change) -> None:
+    async def _commit(self, key: Key, value: dict[str, Any], *, deleted: bool) -> Stored:
+        previous = self.latest(key)
+        self._next += 1
+        change = Change(self._next, previous, Stored.encode(key, self._next, value), deleted=deleted)
         self._queue.append(change)
-        self._under_way[change.key] = change
-        # A client that goes away must not tear a batch that carries other clients' writes.
-        with anyio.CancelScope(shield=True):
-            async with self._commit_lock:
-                if change.revision <= self.revision:
-                    return
-                if change not in self._queue:
-                    raise StorageError("a write before it failed; try again")
-                await self._commit_queue()
+        self._under_way[key] = change
+        # From here on it is in a batch, perhaps beside other clients' writes: one who goes away must neither tear that
+        # nor leave it without somebody who commits it. HTTP servers tell of it by Task.cancel(), which passes shields.
+        await unbroken(lambda: self._commit_in_turn(change))
+        return change.current
+
+    async def _commit_in_turn(self, change: Change) -> None:
+        async with self._commit_lock:
+            if change.revision <= self.revision:
+                return
+            if change not in self._queue:
+                raise StorageError("a write before it failed; try again")
+            await self._commit_queue()
 
     async def _commit_queue(self) -> None:
         batch, self._queue = self._queue, []

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from agent_sandbox.sdk.shielding import unbroken
+from agent_sandbox.shielding import unbroken
 
 
 async def work() -> str:
