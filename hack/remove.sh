@@ -18,7 +18,15 @@ kinds=$("$kubectl" get crd -o name | grep -E '\.agents\.x-k8s\.io$|\.extensions\
 if [ -n "$kinds" ]; then
   # shellcheck disable=SC2086 # one argument for each kind
   "$kubectl" wait --for=condition=Established --timeout=60s $kinds >/dev/null
-  echo "These go, with their Pods and volumes:" >&2
-  "$kubectl" get -A "$(cut -d/ -f2 <<<"$kinds" | paste -sd,)" >&2
+  # And kubectl finds a kind some time after it is established.
+  for ((tries = 60; ; tries--)); do
+    listed=$("$kubectl" get -A "$(cut -d/ -f2 <<<"$kinds" | paste -sd,)" 2>&1) && break
+    if ((tries == 0)) || ! [[ $listed =~ "have a resource type"|"could not find the requested resource" ]]; then
+      echo "$listed" >&2
+      exit 1
+    fi
+    sleep 1
+  done
+  printf 'These go, with their Pods and volumes:\n%s\n' "$listed" >&2
 fi
 "$kubectl" delete --ignore-not-found -f - <<<"$manifests"

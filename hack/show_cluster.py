@@ -108,7 +108,7 @@ def cluster() -> Iterator[tuple[Kubernetes, Path, Audit]]:
             server.kubectl("apply", "-f", str(CONFIG / "manager" / "namespace.yaml"))
             for part in ("crd", "rbac"):
                 server.kubectl("apply", "--server-side", "-k", str(CONFIG / part))
-            server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            server.wait_until_served()
             server.kubectl("create", "namespace", NAMESPACE)
             server.kubectl("wait", "--for=create", "serviceaccount/default", "-n", NAMESPACE, "--timeout=30s")
             yield server, server.kubeconfig_for_service_account(SYSTEM, ACCOUNT), Audit(log)

@@ -6,7 +6,7 @@
 import base64
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,11 @@ from agent_sandbox.local.apiserver import ApiRequest, UserInfo
 from agent_sandbox.local.apiserver.http import split_query
 from agent_sandbox.testing.apiserver import InMemoryApiServer
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+"""How long anything may take that a server does in its own time. A namespace that held a Pod takes eight seconds on an
+idle machine: the namespace controller looks again only then."""
+AGGREGATED_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+"""What a client accepts that wants all groups in one answer, as kubectl does."""
 JsonObject = dict[str, Any]
 
 
@@ -260,6 +264,32 @@ class Api:
             event = await watch.until(lambda event: event["type"] != "BOOKMARK" and wanted(event["object"]))
             found: JsonObject = event["object"]
             return found
+
+    async def wait_served(self, definition: Mapping[str, Any]) -> None:
+        """Wait until a kind is served and described; a real server does both some time after it is established.
+
+        Args:
+            definition: the kind's CustomResourceDefinition.
+        """
+        with anyio.fail_after(PATIENCE_SECONDS):
+            while not await self._is_served(definition["spec"]):  # noqa: ASYNC110 - another process, nothing to wait on
+                await anyio.sleep(0.1)
+
+    async def _is_served(self, spec: JsonObject) -> bool:
+        plural, group_version = spec["names"]["plural"], f"apis/{spec['group']}/{spec['versions'][0]['name']}"
+        if (await self.get(f"/{group_version}/{plural}")).status != 200:
+            return False
+        discovered = (await self.request("GET", "/apis", accept=AGGREGATED_DISCOVERY)).json["items"]
+        groups = {item["metadata"]["name"]: item for item in discovered}
+        versions = groups.get(spec["group"], {"versions": []})["versions"]
+        plurals = {resource["resource"] for version in versions for resource in version["resources"]}
+        return plural in plurals and group_version in (await self.get("/openapi/v3")).json["paths"]
+
+
+def is_established(definition: JsonObject) -> bool:
+    """Whether a CustomResourceDefinition has the condition that its kind may be used."""
+    conditions = definition.get("status", {}).get("conditions") or []  # null until the first is written
+    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
 
 def config_map(name: str, **metadata: Any) -> JsonObject:

@@ -27,8 +27,10 @@ from typing import Any, Final
 from agent_sandbox.testing.certificates import CertificateAuthority
 
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
-START_TIMEOUT: Final = 60.0
+START_TIMEOUT: Final = 120.0
 """Seconds that each program may take to answer; a loaded machine of two cores needs about ten."""
+PATIENCE: Final = 60.0
+"""Seconds that the server may take to act on what it has stored: to serve a kind, to grant a right."""
 STOP_TIMEOUT: Final = 15.0
 _POLL: Final = 0.05
 _SERVICE_RANGE: Final = "10.0.0.0/24"
@@ -187,14 +189,49 @@ class Kubernetes:
         return done
 
     def define(self, definitions: Sequence[Mapping[str, Any]]) -> None:
-        """Have these CustomResourceDefinitions, established.
+        """Have these CustomResourceDefinitions, served.
 
         Raises:
             EnvtestError: the server refuses one.
         """
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(definitions)})
         self.kubectl("apply", "--server-side", "-f", "-", stdin=document)
-        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        self.wait_until_served()
+
+    def wait_until_served(self) -> None:
+        """Return once kubectl finds and can explain the kind of every CustomResourceDefinition.
+
+        That a definition is established says less: discovery and OpenAPI follow, each in its own time.
+
+        Raises:
+            EnvtestError: that took too long.
+        """
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", f"--timeout={PATIENCE:.0f}s")
+        specs = [item["spec"] for item in json.loads(self.kubectl("get", "crd", "-o", "json").stdout)["items"]]
+        names = {f"{spec['names']['plural']}.{spec['group']}" for spec in specs}
+        documents = {f"apis/{spec['group']}/{spec['versions'][0]['name']}" for spec in specs}
+
+        def served() -> bool:
+            found = self.kubectl("api-resources", "--cached=false", "-o", "name", check=False).stdout.split()
+            described = json.loads(self.kubectl("get", "--raw", "/openapi/v3").stdout)["paths"]
+            return names <= set(found) and documents <= described.keys()
+
+        until(served, f"the kinds {', '.join(sorted(names))} are served")
+
+    def wait_until_allowed(self, user: str, verb: str, resource: str, *flags: str) -> None:
+        """Return once RBAC lets that user do this; a Role is stored some time before the server goes by it.
+
+        Args:
+            user: his name, as in ``system:serviceaccount:default:me``.
+            verb: such as ``create``.
+            resource: as ``kubectl auth can-i`` takes it, with a name or without.
+            flags: more of that command, such as ``--as-group`` and ``--subresource``.
+
+        Raises:
+            EnvtestError: he may not, and that did not change.
+        """
+        question = ["auth", "can-i", verb, resource, f"--as={user}", *flags]
+        until(lambda: self.kubectl(*question, check=False).stdout.strip() == "yes", f"{user} may {verb} {resource}")
 
     def _write_kubeconfig(self, name: str, user: dict[str, str]) -> Path:
         """kubectl reads JSON as it reads YAML."""
@@ -368,6 +405,20 @@ def _answers(port: int, path: str, trust: ssl.SSLContext | None = None) -> bool:
             return bool(connection.getresponse().status == http.HTTPStatus.OK)
         except (OSError, http.client.HTTPException):
             return False
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Ask again and again: another program tells nobody when it has got there.
+
+    Raises:
+        EnvtestError: that took too long; the message says what did not come about.
+    """
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not true():
+        if time.monotonic() > deadline:
+            raise EnvtestError(f"it did not come about in {PATIENCE:.0f} s that {what}")
+        pause.wait(_POLL)
 
 
 def _free_port() -> int:

@@ -105,10 +105,24 @@ class RealApiServer:
         role = {"apiGroup": _RBAC, "kind": "Role", "name": _ACCOUNT}
         binding = {"metadata": {"name": _ACCOUNT}, "subjects": [subject], "roleRef": role}
         await self._post(f"{rbac}/rolebindings", binding)
+        await self._authorized()
         answer = await self._post(f"{home}/{_ACCOUNT}/token", {"spec": {"expirationSeconds": 3600}})
         cluster = yaml.safe_load(self._kubeconfig.read_text())["clusters"][0]["cluster"]
         authority = cluster.get("certificate-authority")
         return await connect_to(cluster["server"], token=answer["status"]["token"], ca_file=authority)
+
+    async def _authorized(self) -> None:
+        """Wait until the server goes by the Role: its authorizer hears of it some time after it is stored."""
+        for rule in self._rules[:1]:
+            resource, _, subresource = str(rule["resources"][0]).partition("/")
+            attributes = {"namespace": self.namespace, "verb": rule["verbs"][0], "group": rule["apiGroups"][0]}
+            attributes |= {"resource": resource, "subresource": subresource}
+            user = f"system:serviceaccount:{self.namespace}:{_ACCOUNT}"
+            review = {"spec": {"user": user, "resourceAttributes": attributes}}
+            path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            with anyio.fail_after(PATIENCE):
+                while not (await self._post(path, review))["status"]["allowed"]:  # noqa: ASYNC110
+                    await anyio.sleep(0.05)
 
     async def _plural(self, prefix: str, kind: str) -> str:
         if (prefix, kind) not in self._plurals:

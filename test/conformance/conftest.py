@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import anyio
 import pytest
 
 from agent_sandbox.testing.apiserver import InMemoryApiServer, load_manifests
 from agent_sandbox.testing.clock import RealTimeLoop, VirtualClock, VirtualTimeLoop
-from agent_sandbox.testing.conformance import PATIENCE_SECONDS, UNCONNECTED, Api, EmbeddedWire, Wire, kubeconfig_wire
+from agent_sandbox.testing.conformance import UNCONNECTED, Api, EmbeddedWire, Wire, is_established, kubeconfig_wire
 
 KUBECONFIG = os.environ.get("KUBE_CONFORMANCE_KUBECONFIG", "")
 DEFINITIONS = load_manifests([Path(__file__).parent / "definitions.yaml"])
+INSTALLED: set[str] = set()
+"""The definitions that this run has brought to the real server."""
 
 
 @asynccontextmanager
@@ -43,20 +44,13 @@ async def _install(wire: Wire) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for definition in DEFINITIONS:
         name = definition["metadata"]["name"]
+        if name in INSTALLED:
+            continue
         answer = await api.apply(f"{path}/{name}", dict(definition), "conformance", force=True)
         assert answer.status < 300, answer.body.decode()
-        await api.wait_for(path, name, _established)
-        # The paths of a new kind are served a moment after it is established.
-        group, version = definition["spec"]["group"], definition["spec"]["versions"][0]["name"]
-        with anyio.fail_after(PATIENCE_SECONDS):
-            path_of_kind = f"/apis/{group}/{version}/{definition['spec']['names']['plural']}"
-            while (await api.get(path_of_kind)).status != 200:  # noqa: ASYNC110 - another process, nothing to wait on
-                await anyio.sleep(0.1)
-
-
-def _established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions") or []  # null until the first is written
-    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+        await api.wait_for(path, name, is_established)
+        await api.wait_served(definition)
+        INSTALLED.add(name)
 
 
 @asynccontextmanager
@@ -66,6 +60,9 @@ async def _opened(api: Api) -> AsyncIterator[None]:
     async with open_wire() as wire:
         api.wire = wire
         await api.create("/api/v1/namespaces", {"metadata": {"name": api.namespace}})
+        if api.server == "kubernetes":
+            # Another program makes it; without it a Pod is refused, after a second or two.
+            await api.wait_for(f"{api.core}/serviceaccounts", "default", lambda account: True)
         yield
         for path in api.cluster_objects:
             await api.delete(path)
@@ -98,3 +95,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             await test(**arguments)
 
     item.obj = connected
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Be patient with a real server: a test may wait for it more than once."""
+    for item in items:
+        if KUBECONFIG and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(240))

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from agent_sandbox.testing.conformance import Api
+from agent_sandbox.testing.conformance import Api, is_established
 
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
@@ -30,15 +30,10 @@ def _definition() -> dict[str, Any]:
     }
 
 
-def _established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions") or []
-    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
-
-
 async def _create(api: Api) -> dict[str, Any]:
     created = await api.create(_PATH, _definition())
     api.cluster_objects.append(f"{_PATH}/{created['metadata']['name']}")
-    return await api.wait_for(_PATH, created["metadata"]["name"], _established)
+    return await api.wait_for(_PATH, created["metadata"]["name"], is_established)
 
 
 async def test_a_definition_is_established(api: Api) -> None:
@@ -56,6 +51,8 @@ async def test_a_deleted_definition_takes_its_objects_along(api: Api) -> None:
     definition = await _create(api)
     name, group = definition["metadata"]["name"], definition["spec"]["group"]
     path = f"/apis/{group}/v1/namespaces/{api.namespace}/things"
+    # Kubernetes lists the objects of a kind that goes; of one that nobody has read yet it cannot for some minutes.
+    await api.wait_served(definition)
     await api.delete(f"{_PATH}/{name}")
     await api.wait_gone(_PATH, name)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent_sandbox.testing.conformance import Api
+from agent_sandbox.testing.conformance import AGGREGATED_DISCOVERY, Api
 
 GROUP = "conformance.agents.dev"
 
@@ -110,12 +110,9 @@ async def test_subresources_of_pods_are_listed(api: Api, name: str) -> None:
     assert _resource((await api.get("/api/v1")).json, name)["namespaced"] is True
 
 
-_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-
-
 async def test_aggregated_discovery_has_everything_at_once(api: Api) -> None:
     """One answer for all groups, if the client accepts it."""
-    answer = await api.request("GET", "/apis", accept=_AGGREGATED)
+    answer = await api.request("GET", "/apis", accept=AGGREGATED_DISCOVERY)
 
     assert "as=APIGroupDiscoveryList" in answer.headers["Content-Type"]
     assert answer.json["apiVersion"] == "apidiscovery.k8s.io/v2"
@@ -128,7 +125,7 @@ async def test_aggregated_discovery_has_everything_at_once(api: Api) -> None:
 
 async def test_aggregated_discovery_of_the_core_group(api: Api) -> None:
     """/api in the same form."""
-    items = (await api.request("GET", "/api", accept=_AGGREGATED)).json["items"]
+    items = (await api.request("GET", "/api", accept=AGGREGATED_DISCOVERY)).json["items"]
 
     assert "pods" in {entry["resource"] for entry in items[0]["versions"][0]["resources"]}
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent_sandbox.testing.envtest import Kubernetes
 
-pytestmark = [pytest.mark.envtest, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.slow, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GROUP, VERSION = "external.metrics.k8s.io", "v1beta1"
@@ -125,7 +125,7 @@ def test_kubernetes_scales_the_pool_of_the_example_by_its_metric(cluster: Kubern
     if cluster.assets.kube_controller_manager is None:
         pytest.skip("there is no kube-controller-manager: `make kube-assets` builds it")
     cluster.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "config" / "crd"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
     example = str(REPOSITORY / "examples" / "hpa" / "cluster")
     cluster.kubectl("apply", "-n", "default", "-k", example)
     # What our controllers write; they do not run here.
@@ -136,7 +136,7 @@ def test_kubernetes_scales_the_pool_of_the_example_by_its_metric(cluster: Kubern
     try:
         with adapter(cluster) as asked, autoscaling(cluster, tmp_path):
             wanted = "--for=jsonpath={.spec.replicas}=8"  # 0.75 claims a second, 0.1 a member
-            cluster.kubectl("wait", "-n", "default", "swp/hpa-pool", wanted, "--timeout=60s")
+            cluster.kubectl("wait", "-n", "default", "swp/hpa-pool", wanted, "--timeout=120s")
     finally:
         cluster.kubectl("delete", "-n", "default", "-k", example)
 

@@ -24,6 +24,10 @@ def applied(cluster: Kubernetes) -> None:
     """Everything, applied server-side."""
     done = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
     assert "Warning" not in done.stderr
+    cluster.wait_until_served()
+    cluster.wait_until_allowed(CONTROLLER, "create", "pods")
+    cluster.wait_until_allowed(CONTROLLER, "update", "leases.coordination.k8s.io", "-n", SYSTEM)
+    cluster.wait_until_allowed(ROUTER, "watch", "pods")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,10 @@ def client_namespace(cluster: Kubernetes) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     for role, group in (("agent-sandbox-client", "agents"), ("view", "readers")):
         cluster.kubectl("create", "rolebinding", group, f"--clusterrole={role}", f"--group={group}", "-n", name)
+    # The role `view` gets our kinds from the controller manager.
+    for verb, resource, group in (("create", "sandboxclaims", "agents"), ("list", "sandboxwarmpools", "readers")):
+        qualified = f"{resource}.extensions.agents.x-k8s.io"
+        cluster.wait_until_allowed("somebody", verb, qualified, f"--as-group={group}", "-n", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

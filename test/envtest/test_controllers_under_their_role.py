@@ -38,7 +38,8 @@ def account(cluster: Kubernetes) -> Path:
     cluster.kubectl("apply", "-f", str(CONFIG / "manager" / "namespace.yaml"))
     for folder in ("crd", "rbac"):
         cluster.kubectl("apply", "--server-side", "-k", str(CONFIG / folder))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
+    cluster.wait_until_allowed("system:serviceaccount:agent-sandbox-system:agent-sandbox-controller", "create", "pods")
     return cluster.kubeconfig_for_service_account("agent-sandbox-system", "agent-sandbox-controller")
 
 
@@ -209,6 +210,7 @@ async def test_the_sdk_serves_an_agent_that_has_the_clients_role_only(
 ) -> None:
     grant = ["create", "rolebinding", "agents", "--clusterrole=agent-sandbox-client", "--user=agent", "-n", namespace]
     cluster.kubectl(*grant)
+    cluster.wait_until_allowed("agent", "create", "sandboxclaims.extensions.agents.x-k8s.io", "-n", namespace)
     cluster.kubectl("apply", "-n", namespace, "-f", str(CONFIG / "samples" / "sandboxtemplate.yaml"))
     kube = await connect(cluster.kubeconfig_for("agent"))
     wire = NotingTransport(kube.transport)

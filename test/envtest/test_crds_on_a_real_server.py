@@ -28,8 +28,7 @@ VOLUME: dict[str, Any] = {
 def crds(cluster: Kubernetes) -> None:
     """Our CRDs, applied server-side and served."""
     cluster.kubectl("apply", "--server-side", "-k", str(CRDS))
-    for kind in KINDS:
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{kind}", "--timeout=30s")
+    cluster.wait_until_served()
 
 
 @pytest.fixture

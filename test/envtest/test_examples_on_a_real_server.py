@@ -17,7 +17,7 @@ BUILDS = sorted(str(path.parent.relative_to(EXAMPLES)) for path in EXAMPLES.rglo
 def crds(cluster: Kubernetes) -> None:
     """Our kinds, served."""
     cluster.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "config" / "crd"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
 
 
 @pytest.mark.parametrize("name", BUILDS)

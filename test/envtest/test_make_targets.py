@@ -52,7 +52,7 @@ def crds(cluster: Kubernetes) -> set[str]:
 def test_install_and_uninstall_are_each_others_inverse(cluster: Kubernetes) -> None:
     make(cluster, "install")
     assert len(crds(cluster)) == 4
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
     cluster.kubectl("apply", "-f", str(REPOSITORY / "config" / "samples" / "sandbox.yaml"))
     told = make(cluster, "uninstall").stderr
     assert crds(cluster) == set()
@@ -89,7 +89,10 @@ async def test_with_the_component_namespaced_a_sandbox_starts_under_rights_of_on
 ) -> None:
     make(cluster, "deploy", "REGISTRY=localhost", "COMPONENTS=namespaced")
     try:
-        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        cluster.wait_until_served()
+        account = f"system:serviceaccount:{SYSTEM}:agent-sandbox-controller"
+        cluster.wait_until_allowed(account, "create", "pods", "-n", "default")
+        cluster.wait_until_allowed(account, "update", "leases", "-n", SYSTEM)
         kubeconfig = cluster.kubeconfig_for_service_account(SYSTEM, "agent-sandbox-controller")
         arguments = [*arguments_of(cluster, "agent-sandbox-controller"), "--kubeconfig", str(kubeconfig)]
         arguments += ["--metrics-bind-address=", "--health-probe-bind-address="]

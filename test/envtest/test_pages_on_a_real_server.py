@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent_sandbox.testing.envtest import Kubernetes
+from agent_sandbox.testing.envtest import Kubernetes, until
 from agent_sandbox.testing.pages import blocks_of
 
 pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
@@ -24,6 +24,7 @@ PAGES = [
 def applied(cluster: Kubernetes) -> None:
     """Everything, and the samples that the pages name."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(REPOSITORY / "config/default"))
+    cluster.wait_until_served()
     cluster.kubectl("apply", "-f", str(REPOSITORY / "config/samples"))
     cluster.kubectl("apply", "-f", str(REPOSITORY / "config/samples/needs-a-cluster/secure-sandboxtemplate.yaml"))
     cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "config/apf/priority_levels.yaml"))
@@ -71,10 +72,13 @@ def test_requests_of_the_controllers_and_of_claims_go_to_levels_of_their_own(clu
         for name in ("agent-sandbox-controllers", "agent-sandbox-clients")
     }
 
-    def schema_of(*arguments: str) -> str | None:
+    def is_under(schema: str, *arguments: str) -> bool:
         said = cluster.kubectl("get", *arguments, "-v=8", check=False).stderr
         found = re.search(r"X-Kubernetes-Pf-Flowschema-Uid: ?\[?\"?([0-9a-f-]{36})", said, re.IGNORECASE)
-        return uids.get(found[1]) if found else None
+        return found is not None and uids.get(found[1]) == schema
 
-    assert schema_of("pods", "-n", "default", controllers) == "agent-sandbox-controllers"
-    assert schema_of("sandboxclaims", "-n", "default", "--as=somebody") == "agent-sandbox-clients"
+    # It goes by a new schema some time after it has stored it.
+    until(lambda: is_under("agent-sandbox-controllers", "pods", "-n", "default", controllers), "controllers are apart")
+    until(
+        lambda: is_under("agent-sandbox-clients", "sandboxclaims", "-n", "default", "--as=somebody"), "claims are apart"
+    )

@@ -27,7 +27,11 @@ LEASE = "agent-sandbox-controller"
 def applied(cluster: Kubernetes) -> None:
     """Everything that a cluster gets."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
+    account = f"system:serviceaccount:{SYSTEM}:"
+    cluster.wait_until_allowed(f"{account}agent-sandbox-controller", "create", "pods")
+    cluster.wait_until_allowed(f"{account}agent-sandbox-controller", "update", "leases", "-n", SYSTEM)
+    cluster.wait_until_allowed(f"{account}sandbox-router", "watch", "pods")
 
 
 @asynccontextmanager

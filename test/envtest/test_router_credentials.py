@@ -31,7 +31,7 @@ def applied(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> No
     """Everything that a cluster gets, the rights of the component tokenreview, and an account for the SDK."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "default"))
     cluster.kubectl("apply", "-f", str(CONFIG / "tokenreview" / "rbac.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
     for account in ("agent", "stranger", "my-account"):
         cluster.kubectl("create", "serviceaccount", account)
     cluster.kubectl(
@@ -49,6 +49,11 @@ def applied(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> No
     file.write_text(yaml.safe_dump(own_token))
     cluster.kubectl("apply", "-f", str(file))
     cluster.kubectl("create", "rolebinding", "own-token", "--role=own-token", "--serviceaccount=default:agent")
+    agent, router = "system:serviceaccount:default:agent", f"system:serviceaccount:{SYSTEM}:sandbox-router"
+    cluster.wait_until_allowed(agent, "create", "sandboxclaims.extensions.agents.x-k8s.io")
+    cluster.wait_until_allowed(agent, "create", "serviceaccounts/agent", "--subresource=token")
+    cluster.wait_until_allowed(router, "watch", "pods")
+    cluster.wait_until_allowed(router, "create", "tokenreviews.authentication.k8s.io")
 
 
 @asynccontextmanager
@@ -130,6 +135,10 @@ async def test_rbac_decides_who_reaches_a_claim_and_the_sdk_gets_its_token_by_it
             assert await status_with(url, "nobody", port, strangers) == 403
             for line in documented("create role", sandbox.claim_name):
                 cluster.kubectl(*line)
+            # The router keeps an answer for half a minute: it must not ask before the server goes by the new role.
+            claim = f"sandboxclaims.extensions.agents.x-k8s.io/{sandbox.claim_name}"
+            guest = "system:serviceaccount:default:my-account"
+            cluster.wait_until_allowed(guest, "create", claim, "--subresource=connect")
             guests = token_of("my-account", "--audience=agent-sandbox-router")
             assert await status_with(url, sandbox.claim_name, port, guests) == 200
             async with sandboxes.use("any") as other:

@@ -34,7 +34,7 @@ async def test_each_shard_serves_its_own_namespaces_and_nobody_those_of_none(
     cluster: Kubernetes, tmp_path: Path
 ) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CONFIG / "crd"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_until_served()
     for name in ("shard-a", "shard-b", "team-1", "team-2", "nobodys"):
         cluster.kubectl("create", "namespace", name)
         cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")

@@ -104,7 +104,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
     assets = KubeAssets.find()
     with kubernetes(tmp_path_factory.mktemp("kubernetes"), assets=assets, controller_manager=True) as server:
         server.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "config" / "default"))
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        server.wait_until_served()
         yield server
 
 

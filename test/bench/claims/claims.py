@@ -58,7 +58,7 @@ def real(folder: Path) -> Iterator[tuple[Path, Path]]:
         server.kubectl("apply", "-f", str(REPOSITORY / "config/manager/namespace.yaml"))
         for part in ("crd", "rbac"):
             server.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "config" / part))
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        server.wait_until_served()
         yield server.kubeconfig, server.kubeconfig_for_service_account(*ACCOUNT)
 
 

@@ -38,8 +38,9 @@ QUIET = 2.5
 """On a real server: seconds without a write of the manager after which nothing more is expected in a test."""
 SHORTEST, LONGEST = 1.5, 12.0
 """On a real server: seconds that a test lets pass at least, and at most before it listens for silence."""
-SLOWEST = 30.0
-"""On a real server: seconds that anything may take that takes less in virtual time."""
+SLOWEST = 120.0
+"""On a real server: seconds that anything may take that takes less in virtual time. Its garbage collector looks for new
+kinds every thirty."""
 
 AGENTS = "agents.x-k8s.io/v1alpha1"
 EXTENSIONS = "extensions.agents.x-k8s.io/v1alpha1"
@@ -97,6 +98,7 @@ class Kubelet:
     Attributes:
         seconds: how long a Pod takes.
         answers: by Pod name, a status to report instead of Ready.
+        starting: how many Pods it has heard of and not yet reported on.
     """
 
     client: KubeClient
@@ -105,6 +107,7 @@ class Kubelet:
     seconds: float = 0.5
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     default: dict[str, Any] | None = None
+    starting: int = 0
     _number: int = 0
 
     async def run(self) -> None:
@@ -113,6 +116,7 @@ class Kubelet:
 
             def start(change: Change[PodView]) -> None:
                 if change.old is None and change.new is not None:
+                    self.starting += 1
                     tasks.start_soon(self._start, change.new)
 
             cache.informer(PODS).add_handler(start)
@@ -123,6 +127,7 @@ class Kubelet:
         self._number += 1
         answer = self.answers.get(pod.metadata.name) or self.default
         await self.report(pod, answer or ready_status(f"10.0.{self._number // 250}.{self._number % 250 + 1}"))
+        self.starting -= 1
 
     async def report(self, pod: PodView, status: dict[str, Any]) -> None:
         try:
@@ -248,16 +253,48 @@ class House:
         return await self.until(check, within)
 
     async def settle(self, seconds: float = 30.0) -> None:
-        """Let virtual time pass; real time only so long that a busy machine gets there, and the manager is silent."""
+        """Let virtual time pass; on a real server some time, and then until everybody has done what there was to do."""
         if not self.is_real:
             await anyio.sleep(seconds)
             return
         await anyio.sleep(min(max(seconds, SHORTEST), LONGEST))
+        with anyio.fail_after(SLOWEST):
+            await self._silence()
+            while not await self._is_at_rest():
+                await self._silence()
+
+    async def _silence(self) -> None:
+        """Until the manager has been idle for a while; it may be silent because the machine has no time for it."""
         seen, since = -1, 0.0
         while (now := anyio.current_time()) - since < QUIET:
-            if len(self.wire.writes) != seen:
+            if len(self.wire.writes) != seen or self._is_busy():
                 seen, since = len(self.wire.writes), now
             await anyio.sleep(0.1)
+
+    def _is_busy(self) -> bool:
+        queues = self.manager.describe()["queues"].values()
+        return bool(self.kubelet.starting) or any(queue["ready"] or queue["in_work"] for queue in queues)
+
+    async def _is_at_rest(self) -> bool:
+        """Whether the manager knows what the server has, and the garbage collector has nothing left to do."""
+        found: dict[str, Any] = {}
+        kinds: set[str] = set()
+        for informer in self.manager.cache.informers:
+            views = {view.metadata.uid: view for view in await self.all(informer.resource)}
+            known = {view.metadata.uid: view.metadata.resource_version for view in informer.store}
+            if known != {uid: view.metadata.resource_version for uid, view in views.items()}:
+                return False
+            kinds.add(informer.resource.kind)
+            found |= views
+        gone = {uid for uid, view in found.items() if "foregroundDeletion" in view.metadata.finalizers}
+        return not any(
+            "orphan" in view.metadata.finalizers
+            or any(
+                owner.kind in kinds and (owner.uid not in found or owner.uid in gone) and not view.metadata.deleting
+                for owner in view.metadata.owner_references
+            )
+            for view in found.values()
+        )
 
     def writes(self, *, events: bool = False) -> list[str]:
         """What the manager wrote, as ``METHOD path``, without events unless asked for."""

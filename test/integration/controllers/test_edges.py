@@ -224,11 +224,12 @@ async def test_edge_267_and_268_a_claim_goes_some_time_after_its_pod_finished(ma
 async def test_edge_268_the_earlier_of_shutdown_time_and_ttl_counts_and_no_ttl_means_never(make: Any) -> None:
     async with make.house() as house:
         await house.make(make.template())
-        early = {"ttlSecondsAfterFinished": 3600, "shutdownTime": house.at(8), "shutdownPolicy": "Retain"}
+        early = {"ttlSecondsAfterFinished": 3600, "shutdownTime": house.at(3600), "shutdownPolicy": "Retain"}
         await house.make(make.claim("early", lifecycle=early), make.claim("never", lifecycle={}))
         for name in ("early", "never"):
             await house.ready(SANDBOX_CLAIMS, name)
             await house.kubelet.report(await house.get(PODS, name), SUCCEEDED)
+        await house.edit(SANDBOX_CLAIMS, "early", {"spec": {"lifecycle": {"shutdownTime": house.at(5)}}})
 
         await house.reason(SANDBOX_CLAIMS, "early", "ClaimExpired")
 

@@ -90,8 +90,9 @@ async def test_a_suspended_sandbox_loses_its_pod_keeps_its_volume_and_resumes(ma
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 async def test_an_expired_sandbox_goes_or_stays_as_a_record(make: Any, policy: str) -> None:
     async with make.house() as house:
-        await house.make(make.sandbox(shutdownTime=house.at(10), shutdownPolicy=policy))
+        await house.make(make.sandbox(shutdownTime=house.at(3600), shutdownPolicy=policy))
         await house.ready(SANDBOXES, "alice")
+        await house.edit(SANDBOXES, "alice", {"spec": {"shutdownTime": house.at(5)}})
 
         async def over() -> bool:
             left = await house.get(SANDBOXES, "alice")

@@ -1,5 +1,7 @@
 """AsyncSandboxClient against the embedded API server and the real daemon."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -16,6 +18,7 @@ from agent_sandbox.sdk import (
     SandboxTemplateNotFoundError,
 )
 from agent_sandbox.testing.pretend_cluster import PretendCluster
+from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
 
 
 def client_of(cluster: PretendCluster, **options: object) -> AsyncSandboxClient:
@@ -100,9 +103,20 @@ async def test_a_container_that_cannot_start_is_told_with_its_reason(cluster: Pr
     assert await cluster.claim_names() == []
 
 
-async def test_a_timeout_carries_the_last_condition_and_deletes_the_claim(cluster: PretendCluster) -> None:
+async def test_a_timeout_carries_the_last_condition_and_deletes_the_claim(
+    cluster: PretendCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster.answer = lambda _: {"status": "False", "reason": "DependenciesNotReady", "message": "Pod is Pending"}
+    create = cluster.kube.create
 
+    async def create_and_let_answer(*arguments: Any, **options: Any) -> Any:
+        """The time to wait begins when the controller has said what it has to say."""
+        made = await create(*arguments, **options)
+        while arguments[0] is SANDBOX_CLAIMS and not made.status.conditions:
+            made = await cluster.kube.get(SANDBOX_CLAIMS, made.metadata.name, "default")
+        return made
+
+    monkeypatch.setattr(cluster.kube, "create", create_and_let_answer)
     with pytest.raises(TimeoutError, match="DependenciesNotReady: Pod is Pending") as caught:
         async with client_of(cluster, sandbox_ready_timeout=0.05):
             pytest.fail("entered")
@@ -120,8 +134,6 @@ async def test_a_claim_deleted_by_somebody_else_ends_the_wait(cluster: PretendCl
         async def delete_it() -> None:
             while not (await cluster.claim_names()):
                 await anyio.lowlevel.checkpoint()
-            from agent_sandbox_api.extensions.v1alpha1 import SANDBOX_CLAIMS
-
             for claim in (await cluster.kube.list(SANDBOX_CLAIMS, "default")).items:
                 await cluster.kube.delete(SANDBOX_CLAIMS, claim.metadata.name, "default", uid=claim.metadata.uid)
 

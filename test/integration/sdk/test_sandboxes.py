@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 from agent_sandbox.kube import ForbiddenError, MergePatch
 from agent_sandbox.sdk import (
@@ -144,10 +145,11 @@ async def test_a_sandbox_of_a_block_can_have_all_that_a_claim_has_and_lives_by_i
 
 
 async def test_suspend_and_resume_wait_for_what_they_ask(cluster: PretendCluster) -> None:
-    async def play_controller(name: str) -> None:
+    async def play_controller(name: str, *, task_status: TaskStatus[None]) -> None:
         """Say Suspended or Ready as soon as replicas say so."""
         sandbox = await cluster.kube.get(SANDBOXES, name, "default")
         version = sandbox.metadata.resource_version
+        task_status.started()
         async with cluster.kube.watch(SANDBOXES, "default", resource_version=version, timeout_seconds=60) as events:
             async for event in events:
                 spec = (await cluster.kube.get_object(SANDBOXES, name, "default"))["spec"]
@@ -169,25 +171,29 @@ async def test_suspend_and_resume_wait_for_what_they_ask(cluster: PretendCluster
         sandbox = await sandboxes.create("python")
         with pytest.raises(SandboxReadyTimeoutError, match="not become suspended within"):
             await sandbox.suspend(timeout=0.05)
-        tasks.start_soon(play_controller, sandbox.sandbox_name)
-        await anyio.lowlevel.checkpoint()
-        await sandbox.resume(timeout=60)
-        await sandbox.suspend(timeout=60)
-        await sandbox.resume(timeout=60)
+        await tasks.start(play_controller, sandbox.sandbox_name)
+        await sandbox.resume(timeout=50)
+        await sandbox.suspend(timeout=50)
+        await sandbox.resume(timeout=50)
         tasks.cancel_scope.cancel()
 
 
 async def test_extending_moves_the_end_by_the_servers_clock(cluster: PretendCluster) -> None:
+    moments = [datetime.now(UTC)]
     async with sandboxes_of(cluster) as sandboxes:
         sandbox = await sandboxes.create("python", ttl=10)
+        moments.append(datetime.now(UTC))
         first = (await sandbox.status()).expires
+        moments.append(datetime.now(UTC))
         end = await sandbox.extend(3600)
+        moments.append(datetime.now(UTC))
         second = (await sandbox.status()).expires
 
     assert first is not None
-    assert timedelta(seconds=8) < first - datetime.now(UTC) < timedelta(seconds=13)
+    second_or_two = timedelta(seconds=2)  # the server's clock shows whole seconds
+    assert moments[0] - second_or_two < first - timedelta(seconds=10) < moments[1] + second_or_two
     assert second == end
-    assert timedelta(seconds=3590) < end - datetime.now(UTC) < timedelta(seconds=3602)
+    assert moments[2] - second_or_two < end - timedelta(seconds=3600) < moments[3] + second_or_two
 
 
 async def test_extending_what_is_gone_is_a_typed_error(cluster: PretendCluster) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -60,11 +61,17 @@ def test_ctrl_c_while_waiting_for_the_sandbox_deletes_the_claim(sync_cluster: Pr
 
 
 def test_ctrl_c_while_a_command_runs_deletes_the_claim(sync_cluster: PretendCluster) -> None:
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt), client_of(sync_cluster) as sandbox:
+    def interrupt_once_the_daemon_is_asked(before: int) -> None:
+        while len(sync_cluster.requests) == before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def run_interrupted(sandbox: SandboxClient) -> None:
+        threading.Thread(target=interrupt_once_the_daemon_is_asked, args=[len(sync_cluster.requests)]).start()
         sandbox.run("sleep 60")
-    timer.join()
+
+    with pytest.raises(KeyboardInterrupt), client_of(sync_cluster) as sandbox:
+        run_interrupted(sandbox)
 
     assert claim_names(sync_cluster) == []
 
