@@ -214,7 +214,7 @@ async def test_a_gateway_address_that_comes_later_is_waited_for(cluster: Pretend
 async def test_a_gateway_without_address_is_a_timeout_and_makes_no_claim(cluster: PretendCluster) -> None:
     await cluster.api.create(GATEWAY_CRD)
     await cluster.api.create(gateway("0x7f.1"))
-    client = AsyncSandboxClient("python", kube=cluster.kube, gateway_name="front", gateway_ready_timeout=0.05)
+    client = AsyncSandboxClient("python", kube=cluster.kube, gateway_name="front", gateway_ready_timeout=1)
 
     with pytest.raises(GatewayTimeoutError, match="no usable address"):
         await client.__aenter__()
