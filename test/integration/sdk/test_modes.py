@@ -225,7 +225,7 @@ async def test_a_gateway_without_address_is_a_timeout_and_makes_no_claim(cluster
 async def test_a_tunnel_without_router_says_where_it_looked(cluster: PretendCluster, tmp_path: Path) -> None:
     async with serving_site(cluster, tmp_path / "api") as site:
         client = AsyncSandboxClient(
-            "python", kubeconfig=site.credentials.kubeconfig_file, local=False, port_forward_ready_timeout=0.1
+            "python", kubeconfig=site.credentials.kubeconfig_file, local=False, port_forward_ready_timeout=1
         )
         with pytest.raises(
             SandboxPortForwardError, match="no Service sandbox-router-svc in agent-sandbox-system or def"
