@@ -57,6 +57,32 @@ def test_the_manifests_carry_the_images_and_components_that_were_asked_for() -> 
     assert list(REPOSITORY.glob(".overlay-*")) == []
 
 
+def test_a_removal_waits_until_kubectl_finds_the_kinds_and_for_nothing_else(tmp_path: Path) -> None:
+    """Discovery follows some time after a kind is established: a busy server was asked in between."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f"""#!/bin/sh
+        cd {tmp_path}
+        case "$1 $2" in
+          "get crd") echo customresourcedefinition.apiextensions.k8s.io/sandboxes.agents.x-k8s.io ;;
+          "get -A") [ ! -e words ] || {{ cat words >&2; rm words; exit 1; }}; echo default/box ;;
+          delete*) touch deleted ;;
+        esac
+        """
+    )
+    kubectl.chmod(0o755)
+    (tmp_path / "words").write_text('error: the server doesn\'t have a resource type "sandboxes"')
+    done = run("hack/remove.sh", "kinds", KUBECTL=str(kubectl))
+    assert (done.returncode, "default/box" in done.stderr) == (0, True), done.stderr
+    assert (tmp_path / "deleted").exists()
+
+    (tmp_path / "deleted").unlink()
+    (tmp_path / "words").write_text("Error from server (Forbidden): you may not list them")
+    done = run("hack/remove.sh", "kinds", KUBECTL=str(kubectl))
+    assert (done.returncode, "Forbidden" in done.stderr) == (1, True)
+    assert not (tmp_path / "deleted").exists()
+
+
 def test_a_component_that_is_not_there_is_named() -> None:
     done = run("hack/manifests.sh", COMPONENTS="promtheus")
     assert done.returncode == 1
