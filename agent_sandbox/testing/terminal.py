@@ -25,10 +25,14 @@ class Screen:
     """
 
     def __init__(self, *command: str, env: Mapping[str, str], columns: int = 100, rows: int = 30) -> None:
-        self.process, self.master = pty.fork()
+        self.master, terminal = pty.openpty()
+        self.resize(columns, rows)  # before the program can ask
+        self.process = os.fork()
         if not self.process:
+            os.close(self.master)
+            os.login_tty(terminal)
             os.execvpe(command[0], command, env)  # noqa: S606
-        self.resize(columns, rows)
+        os.close(terminal)
         self._hung_up = False
         self.shown = b""
         """What was shown since the last pattern that somebody waited for."""
@@ -43,9 +47,20 @@ class Screen:
         Raises:
             AssertionError: it does not come, or the program ended before.
         """
-        deadline = time.monotonic() + PATIENCE
+        found = self.look_for(pattern, PATIENCE)
+        assert found is not None, f"{pattern!r} never came: {self.shown!r}"
+        return found
+
+    def look_for(self, pattern: str, seconds: float) -> str | None:
+        """As ``wait_for``; None if it is not shown within so many seconds.
+
+        Raises:
+            AssertionError: the program ended before.
+        """
+        deadline = time.monotonic() + seconds
         while (found := re.search(pattern.encode(), self.shown)) is None:
-            assert time.monotonic() < deadline, f"{pattern!r} never came: {self.shown!r}"
+            if time.monotonic() > deadline:
+                return None
             assert self._read(deadline - time.monotonic()), f"it ended without {pattern!r}: {self.shown!r}"
         self.shown = self.shown[found.end() :]
         return found[0].decode()

@@ -254,7 +254,7 @@ async def test_an_mcp_session_ends_by_silence_and_belongs_to_who_opened_it(
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     call = {"name": "run", "arguments": {"command": "true"}}
     accept = {"Accept": "application/json, text/event-stream"}
-    async with serving(environment, tmp_path, "--idle", "2") as (_, url), httpx2.AsyncClient(timeout=60) as http:
+    async with serving(environment, tmp_path, "--idle", "5") as (_, url), httpx2.AsyncClient(timeout=60) as http:
         mine = accept | {"Authorization": "Bearer " + "a" * 24}
         body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
         mine["Mcp-Session-Id"] = (await http.post(url, json=body, headers=mine)).headers["Mcp-Session-Id"]
