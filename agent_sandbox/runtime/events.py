@@ -19,6 +19,7 @@ from agent_sandbox.clock import Clock
 from agent_sandbox.kube import KubeClient, KubeError, MergePatch, NotFoundError, UnreachableError
 from agent_sandbox.runtime.errors import LeadershipLostError
 from agent_sandbox.runtime.leases import micro_time
+from agent_sandbox.runtime.token_bucket import TokenBucket
 from agent_sandbox_api.core import EVENTS
 from agent_sandbox_api.meta import KubeModel
 from agent_sandbox_api.resource import Resource
@@ -92,29 +93,12 @@ class _Recent(Generic[A]):
         self._entries.pop(key, None)
 
 
-class _Bucket:
-    """A token bucket: ``BURST`` at once, one more each ``REFILL`` seconds."""
-
-    def __init__(self, now: float) -> None:
-        self._tokens = float(BURST)
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        """True if there was a token."""
-        self._tokens = min(float(BURST), self._tokens + (now - self._at) / REFILL)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class Correlator:
     """Decides what becomes of an occurrence: itself, a combined one, or nothing. Keeps no event, only counts."""
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
-        self._buckets: _Recent[_Bucket] = _Recent()
+        self._buckets: _Recent[TokenBucket] = _Recent()
         # Per object, type, reason and action: when each distinct note was last seen.
         self._notes: _Recent[dict[str, float]] = _Recent()
 
@@ -122,7 +106,7 @@ class Correlator:
         """The occurrence to write, or None if there were too many of its object."""
         now = self._clock.monotonic()
         occurrence = self._combined(occurrence, now)
-        bucket = self._buckets.get_or_make(occurrence.object, lambda: _Bucket(now))
+        bucket = self._buckets.get_or_make(occurrence.object, lambda: TokenBucket(burst=BURST, refill=REFILL, now=now))
         return occurrence if bucket.take(now) else None
 
     def _combined(self, occurrence: Occurrence, now: float) -> Occurrence:

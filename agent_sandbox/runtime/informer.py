@@ -275,7 +275,9 @@ class Informer(Generic[V]):
         while True:
             await self._clock.sleep(period * (1 + RESYNC_JITTER * self._random.random()))
             for view in self.store:
-                self._tell([Change(view, view)])
+                # What changed since the loop began was told, and what is gone must not look alive again.
+                if self.store.get(view.metadata.namespace, view.metadata.name) is view:
+                    self._tell([Change(view, view)])
                 await anyio.lowlevel.checkpoint()
 
 

@@ -341,6 +341,25 @@ async def test_a_resync_shows_every_object_again_without_asking_the_server(world
         assert len(world.wire.seen) == asked
 
 
+async def test_a_long_resync_lets_others_work_and_shows_nothing_that_is_gone(world: World) -> None:
+    """An object that was deleted while the others were shown came back to the handlers as if it lived."""
+    pods = [await world.create(f"pod-{number:02}") for number in range(40)]
+    told: list[tuple[str, bool]] = []
+
+    def handle(change: Change[PodView]) -> None:
+        told.append((change.object.metadata.name, change.is_resync))
+        if change.is_resync and sum(resync for _, resync in told) == 1:
+            tasks.start_soon(world.delete, pods[-1])
+
+    informer = world.informer(InformerOptions(resync_period=100, watch=WatchOptions(server_timeout=(9999, 9999))))
+    informer.add_handler(handle)
+    async with anyio.create_task_group() as tasks, running(informer):
+        await world.clock.sleep(120)
+
+    assert [name for name, is_resync in told[40:] if is_resync] == [pod.metadata.name for pod in pods[:-1]]
+    assert {name for name, is_resync in told[40:] if not is_resync} == {pods[-1].metadata.name}
+
+
 async def test_waiting_for_an_informer_that_has_ended_is_an_error(world: World) -> None:
     world.wire.inject(Fault.error(500), times=None)
     informer = world.informer()

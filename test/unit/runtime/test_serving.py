@@ -13,6 +13,7 @@ import aiohttp
 import anyio
 import anyio.streams.tls
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,6 +36,7 @@ from agent_sandbox.runtime import (
     Result,
     WebhookServer,
 )
+from agent_sandbox.runtime.metrics_auth import QUESTIONS_AT_ONCE, KubernetesAuthorizer
 from agent_sandbox.testing import Fault, FaultyTransport, InMemoryApiServer, VirtualClock
 from agent_sandbox_api.core import PODS
 
@@ -322,3 +324,28 @@ async def test_only_those_whom_kubernetes_lets_may_scrape_and_answers_are_rememb
             tasks.cancel_scope.cancel()
         reviews = [request for request in wire.seen if "reviews" in request.path]
         assert len(reviews) == 1 + 2 + 2, "three scrapes of one token ask once"
+
+
+@pytest.mark.virtual_time
+async def test_strangers_with_ever_new_tokens_cost_a_bounded_number_of_questions(virtual_clock: VirtualClock) -> None:
+    """Nor do they make it forget who may scrape."""
+    async with InMemoryApiServer() as server:
+        wire = Reviews(server.transport())
+        authorize = KubernetesAuthorizer(KubeClient(wire), clock=virtual_clock)
+
+        async def ask(token: str) -> int:
+            request = make_mocked_request("GET", "/metrics", {"Authorization": f"Bearer {token}"})
+            answer = await authorize(request)
+            return 200 if answer is None else answer.status
+
+        assert await ask("scraper") == 200
+        strangers = [await ask(f"stranger {number}") for number in range(1000)]
+        assert await ask("scraper") == 200
+        asked = len(wire.seen)
+        await virtual_clock.sleep(1)
+        later = await ask("visitor")
+
+    assert strangers[:10] == [401] * 10
+    assert set(strangers) == {401, 429}
+    assert asked <= 2 + QUESTIONS_AT_ONCE
+    assert later == 403
