@@ -209,5 +209,7 @@ def delete(**options: Any) -> Act:
     return act
 
 
+PATIENT: Final[Json] = {"timeoutSeconds": 60, "failureThreshold": 60}
+"""For a probe that shall succeed in the end, however slow the machine; the defaults are one second, three times."""
 EMPTY: Final[Json] = {"name": "v", "emptyDir": {}}
 """An empty directory, as a volume."""

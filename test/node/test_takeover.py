@@ -109,8 +109,8 @@ async def processes_with_mark() -> list[str]:
 async def test_a_command_goes_on_through_kill_minus_nine_with_all_its_output(
     run_node: RunNode, run_victim: RunVictim
 ) -> None:
-    probes = {"livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}}
-    async with run_victim([pod("one", COUNTER, **probes)]) as victim:
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 1}
+    async with run_victim([pod("one", COUNTER, livenessProbe=probe)]) as victim:
         await victim.until_ready()
         pid = first_process(victim.helper, "one")
         await victim.kill()

@@ -7,6 +7,7 @@ import pytest
 from agent_sandbox.testing.pods import (
     EMPTY,
     IMAGE,
+    PATIENT,
     Case,
     Observed,
     box,
@@ -244,7 +245,7 @@ _INIT = [
                     "side",
                     volumeMounts=[mount("v", "/v")],
                     restartPolicy="Always",
-                    startupProbe={"exec": {"command": ["test", "-f", "/v/up"]}, "periodSeconds": 1},
+                    startupProbe={"exec": {"command": ["test", "-s", "/v/up"]}, "periodSeconds": 1, **PATIENT},
                 )
             ],
             volumes=[EMPTY],

@@ -4,7 +4,18 @@ from collections.abc import Mapping
 
 import pytest
 
-from agent_sandbox.testing.pods import Case, Observed, box, done, once, printed, ready, restarted, running
+from agent_sandbox.testing.pods import (
+    PATIENT,
+    Case,
+    Observed,
+    box,
+    done,
+    once,
+    printed,
+    ready,
+    restarted,
+    running,
+)
 
 _PROBES = [
     Case(
@@ -13,7 +24,7 @@ _PROBES = [
             "containers": [
                 box(
                     "sleep 0.2; touch /tmp/up; sleep 1000",
-                    readinessProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1},
+                    readinessProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1, **PATIENT},
                 )
             ]
         },
@@ -48,8 +59,8 @@ _PROBES = [
             "containers": [
                 box(
                     "sleep 0.5; touch /tmp/up; sleep 1000",
-                    startupProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1},
-                    livenessProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, "failureThreshold": 1},
+                    startupProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1, **PATIENT},
+                    livenessProbe={"exec": {"command": ["test", "-f", "/tmp/up"]}, **PATIENT, "failureThreshold": 1},
                 )
             ]
         },
