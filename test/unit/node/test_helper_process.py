@@ -53,8 +53,9 @@ async def test_the_answer_to_a_node_that_died_does_not_reach_the_next_one(tmp_pa
 
     second = HelperProcess.find(tmp_path)
     assert second is not None
-    second.control.settimeout(0.5)
+    second.control.settimeout(60)
     adopted = await anyio.to_thread.run_sync(_setup, second.control, "adopt", 2)
+    second.control.settimeout(0.5)
     try:
         stray = await anyio.to_thread.run_sync(channel.receive, second.control)
     except TimeoutError:
