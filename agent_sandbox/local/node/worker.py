@@ -127,12 +127,13 @@ class PodWorker:
             return
         try:
             await self._run_pod()
-        except* HelperGoneError:
-            raise
-        except* Exception as group:
+        except Exception as error:
+            causes = _causes(error)
+            if any(isinstance(cause, HelperGoneError) for cause in causes):
+                raise  # all Pods ended, and start again
             # Whatever one Pod's spec provokes is that Pod's end, never that of the node and all others on it.
-            log.error("a pod cannot be run", pod=self.pod.key, exc_info=group)
-            self._fail("UnexpectedError", f"the node cannot run this Pod: {_first_of(group)}")
+            log.error("a pod cannot be run", pod=self.pod.key, exc_info=error)
+            self._fail("UnexpectedError", f"the node cannot run this Pod: {causes[0]}")
             with anyio.CancelScope(shield=True):
                 await self._stop_containers(0)
                 await self._drop_network()
@@ -443,9 +444,11 @@ class PodWorker:
         return True
 
 
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+def _causes(error: Exception) -> list[Exception]:
+    """What really happened, out of the groups of tasks."""
+    if isinstance(error, ExceptionGroup):
+        return [cause for part in error.exceptions for cause in _causes(part)]
+    return [error]
 
 
 def _first_state(container: Container, pod: Pod, takeover: Takeover | None) -> ContainerState:
