@@ -66,7 +66,7 @@ def configure_logging(level: str, format: LogFormat = "auto") -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     # Neither renderer shows the local variables of a traceback, as both would by default: tokens are among them.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer()
     )
