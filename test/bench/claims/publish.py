@@ -14,14 +14,30 @@ from agent_sandbox.bench.comparison import table
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "performance.md"
 RESULTS = PAGE.parent / "performance"
 BEGIN, END = "<!-- claims: begin -->\n", "<!-- claims: end -->\n"
-TITLES = {
-    "trivial": "A server that costs next to nothing: the controllers are the limit",
-    "trivial-no-refill": "The same server, and no refill while it is measured",
-    "trivial-restart": "The same server, a restart beside many Sandboxes and their Pods",
-    "kubernetes": "kube-apiserver and etcd: the server is the limit",
-    "kubernetes-restart": "kube-apiserver and etcd, a restart",
-    "embedded": "The embedded API server of the local stack",
+RUNS = {
+    "trivial": (
+        "A server that costs next to nothing: the controllers are the limit",
+        "--server trivial --claims 300 --pool 300",
+    ),
+    "trivial-no-refill": (
+        "The same server, and no refill while it is measured",
+        "--server trivial burst --claims 300 --pool 300 --rounds 5` with `--sandbox-warm-pool-replenish-delay 600",
+    ),
+    "trivial-restart": (
+        "The same server, a restart beside many Sandboxes and their Pods",
+        "--server trivial restart",
+    ),
+    "kubernetes": (
+        "kube-apiserver and etcd: the server is the limit",
+        "serial parallel burst sustained cold fill suspend-resume leader-change",
+    ),
+    "kubernetes-restart": (
+        "kube-apiserver and etcd, a restart beside many Sandboxes and their Pods",
+        "restart --patience 600 --objects N",
+    ),
+    "embedded": ("The embedded API server of the local stack", "--server embedded"),
 }
+"""By the name of its file: what a run shows, and the arguments of ``claims.py`` that make it."""
 BEFORE, AFTER = "kubernetes-abab-before", "kubernetes-abab"
 
 
@@ -45,14 +61,16 @@ def costs(result: Measured) -> str:
 
 def sections(reports: dict[str, Report]) -> Iterator[str]:
     """One part for each run, then before beside after."""
-    for name, title in TITLES.items():
+    for name, (title, arguments) in RUNS.items():
         if (report := reports.get(name)) is None:
             continue
         where = f"{report.server}; nodes: {report.node}; {report.machine}"
-        yield f"**{title}.** {where}; {report.rounds} rounds, {report.when}."
+        rounds = "one round" if report.rounds == 1 else f"{report.rounds} rounds"
+        yield f"**{title}.** `claims.py {arguments}`: {where}; {rounds}, {report.when}."
         yield markdown(table(report))
         yield "\n".join(costs(result) for result in report.results)
-        if (RESULTS / f"{name}.svg").exists():
+        is_distribution = any(len(result.seconds) > 1 for result in report.results)
+        if is_distribution and (RESULTS / f"{name}.svg").exists():
             yield f"![how many claims were Ready after how long: {title}](performance/{name}.svg)"
     if BEFORE in reports and AFTER in reports:
         yield "**Before and after**, A B A B on one kube-apiserver; the ratio is after to before."
