@@ -171,28 +171,38 @@ class Supervisor:
         slot.worker = await self._start(slot)
 
     async def _start(self, slot: _Slot) -> _Worker:
-        """A worker that serves."""
+        """A worker that serves; one that does not, or is wanted no longer before it does, is ended."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             sockets = WorkerSockets(slot.listener.fileno(), theirs.fileno())
-            process = await anyio.open_process(
-                list(self._command(sockets)),
-                stdin=subprocess.DEVNULL,
-                stdout=None,
-                stderr=None,
-                env={**os.environ, METRICS_VARIABLE: str(self._metrics)},
-                pass_fds=(sockets.listener, sockets.supervisor),
-            )
+            try:
+                with anyio.CancelScope(shield=True):  # a process that we never got to know would outlive us
+                    process = await anyio.open_process(
+                        list(self._command(sockets)),
+                        stdin=subprocess.DEVNULL,
+                        stdout=None,
+                        stderr=None,
+                        env={**os.environ, METRICS_VARIABLE: str(self._metrics)},
+                        pass_fds=(sockets.listener, sockets.supervisor),
+                    )
+            except BaseException:
+                ours.close()
+                raise
         worker = _Worker(process, ours)
         self._tasks.start_soon(self._watch, slot, worker, name=f"worker {slot.number}")
-        with anyio.move_on_after(START_SECONDS):
-            await anyio.wait_readable(ours)
-            with suppress(OSError):
-                if ours.recv(1) == READY:
-                    log.info("a worker serves", worker=slot.number, process=process.pid)
-                    return worker
-        await self._dismiss(worker)
+        served = False
+        try:
+            with anyio.move_on_after(START_SECONDS):
+                await anyio.wait_readable(ours)
+                with suppress(OSError):
+                    served = ours.recv(1) == READY
+        finally:
+            if not served:
+                await self._dismiss(worker)
+        if served:
+            log.info("a worker serves", worker=slot.number, process=process.pid)
+            return worker
         raise WorkerFailedError(
             f"worker {slot.number} of the router did not start (exit status {process.returncode}); its output says why"
         )
