@@ -99,11 +99,19 @@ async def test_stranger_wakes_nothing_and_a_template_that_does_not_say_so_neithe
             place.directory.follow(cache)
             await place.tasks.start(cache.run)
             await cache.wait_until_synced(10)
+
+            async def until_known(uid: str) -> None:
+                store = cache.informer(SANDBOXES).store
+                while (known := store.get("default", "box")) is None or known.metadata.uid != uid:
+                    await anyio.lowlevel.checkpoint()
+
             owner = KubeClient(server.transport())
             first = await owner.create(SANDBOXES, manifest(wakes=True))
+            await until_known(first.metadata.uid)
             stranger = await place.ask(request(first.metadata.uid, 1, AccessKey.generate()))
             await owner.delete(SANDBOXES, "box", "default", uid=first.metadata.uid)
             second = await owner.create(SANDBOXES, manifest(wakes=False))
+            await until_known(second.metadata.uid)
             asleep = await place.ask(request(second.metadata.uid, 1))
 
     assert stranger.startswith(b"HTTP/1.1 403")
