@@ -46,6 +46,27 @@ async def test_a_definition_is_established(api: Api) -> None:
     assert definition["spec"]["conversion"] == {"strategy": "None"}
 
 
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"additionalPrinterColumns": [{"type": "string", "jsonPath": ".spec.a"}]}, "additionalPrinterColumns[0].name"),
+        ({"additionalPrinterColumns": [{"name": "A", "jsonPath": ".a"}]}, "additionalPrinterColumns[0].type"),
+        ({"additionalPrinterColumns": [{"name": "A", "type": "string"}]}, "additionalPrinterColumns[0].JSONPath"),
+        (
+            {"subresources": {"scale": {"specReplicasPath": ".spec.a"}}},
+            "subresources.scale.statusReplicasPath",
+        ),
+    ],
+)
+async def test_a_definition_that_lacks_a_part_is_refused(api: Api, part: dict[str, Any], field: str) -> None:
+    definition = _definition()
+    definition["spec"]["versions"][0] |= part
+    answer = await api.request("POST", _PATH, definition)
+
+    assert answer.status == 422
+    assert any(cause["field"].endswith(field) for cause in answer.json["details"]["causes"])
+
+
 async def test_a_deleted_definition_takes_its_objects_along(api: Api) -> None:
     """And its paths."""
     definition = await _create(api)

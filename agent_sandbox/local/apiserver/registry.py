@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable
 
+import structlog
+
 from agent_sandbox.local.apiserver.builtin import BUILTIN_KINDS
 from agent_sandbox.local.apiserver.custom import CUSTOM_RESOURCE_DEFINITIONS, kinds_of
 from agent_sandbox.local.apiserver.resource_type import ResourceType
-from agent_sandbox.local.apiserver.storage import Key, ObjectStore
+from agent_sandbox.local.apiserver.storage import Key, ObjectStore, Stored
+
+_log = structlog.get_logger(__name__)
 
 
 class Registry:
@@ -71,9 +75,18 @@ class Registry:
         for stored in self._store.objects(bucket):
             known = self._compiled.get(stored.key.name)
             if known is None or known[0] != stored.revision:
-                known = (stored.revision, kinds_of(stored.copy()))
+                known = (stored.revision, _kinds_of(stored))
             compiled[stored.key.name] = known
         self._compiled = compiled
         # Discovery lists groups in this order, and kubectl prints categories in it: by name, as Kubernetes does.
         served = sorted((kind for _, kinds in compiled.values() for kind in kinds), key=lambda kind: kind.group)
         self._custom = {(kind.group, kind.version, kind.plural): kind for kind in served}
+
+
+def _kinds_of(definition: Stored) -> list[ResourceType]:
+    """The kinds of a definition; none of one that cannot be served, which must not keep all others from being."""
+    try:
+        return kinds_of(definition.copy())
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
+        _log.error("a CustomResourceDefinition cannot be served", name=definition.key.name, error=repr(error))
+        return []

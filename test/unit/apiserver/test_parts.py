@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_sandbox.kube import KubeClient
+from agent_sandbox.local.apiserver.custom import CUSTOM_RESOURCE_DEFINITIONS
 from agent_sandbox.local.apiserver.jsonpath import compile_path, first_at, set_at
 from agent_sandbox.local.apiserver.paths import ResourcePath, parse_resource_path
 from agent_sandbox.local.apiserver.schema.expressions import ExpressionError, compile_expression
@@ -23,7 +25,11 @@ from agent_sandbox.local.apiserver.site.spdy import (
     Ping,
     SpdyError,
 )
+from agent_sandbox.local.apiserver.storage import Key
 from agent_sandbox.local.apiserver.table import age, human_duration
+from agent_sandbox.testing import InMemoryApiServer
+from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.crds import load_crds
 
 VALUE = {
     "spec": {"a.b": 1, "list": [{"name": "x", "n": 1}, {"name": "y", "n": 2}]},
@@ -206,3 +212,20 @@ def test_what_is_no_spdy_is_refused(wire: bytes) -> None:
     """Another version, a frame without end, headers that do not decompress."""
     with pytest.raises(SpdyError):
         FrameReader().feed(wire)
+
+
+async def test_a_stored_definition_that_cannot_be_served_is_in_nobodys_way() -> None:
+    """It ended the server's background work, and every request after it was a 500, those after a restart, too."""
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "versions": [{"name": "v1", "served": True, "storage": True}]},
+        "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    }
+    async with InMemoryApiServer(crds=load_crds()) as server:
+        bucket = CUSTOM_RESOURCE_DEFINITIONS.bucket
+        await server.server.objects._store.write(Key(bucket, "", "things.example.com"), definition)
+        client = KubeClient(server.transport())
+
+        assert (await client.list(SANDBOXES, "default")).items == []

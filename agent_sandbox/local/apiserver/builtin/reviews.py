@@ -14,7 +14,9 @@ Review = Callable[[JsonObject, UserInfo, Authenticator], JsonObject]
 
 
 def _token_review(value: JsonObject, _user: UserInfo, authenticate: Authenticator) -> JsonObject:
-    found = authenticate((value.get("spec") or {}).get("token", ""))
+    spec = value.get("spec")
+    token = spec.get("token") if isinstance(spec, dict) else None
+    found = authenticate(token) if isinstance(token, str) else None
     if found is None:
         return {"user": {}, "error": "invalid bearer token"}
     return {"authenticated": True, "user": _user_json(found)}

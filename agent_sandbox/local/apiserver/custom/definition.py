@@ -1,6 +1,6 @@
 """The CustomResourceDefinition kind itself: defaults, checks, and the status that makes it established."""
 
-from typing import Any
+from typing import Any, Final
 
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.resource_type import Column, JsonObject, ResourceType, Strategy, WriteContext
@@ -20,7 +20,7 @@ def _default(value: JsonObject) -> None:
 
 def _establish(value: JsonObject, context: WriteContext) -> None:
     spec = value.get("spec") or {}
-    storage = [version["name"] for version in spec.get("versions") or [] if version.get("storage")]
+    storage = [version.get("name", "") for version in spec.get("versions") or [] if version.get("storage")]
     value["status"] = {
         "acceptedNames": spec.get("names") or {},
         "conditions": [
@@ -48,8 +48,8 @@ def _keep_established(value: JsonObject, old: JsonObject, _context: WriteContext
     status["acceptedNames"] = spec.get("names") or {}
     stored = status.setdefault("storedVersions", [])
     for version in spec.get("versions") or []:
-        if version.get("storage") and version["name"] not in stored:
-            stored.append(version["name"])
+        if version.get("storage") and version.get("name", "") not in stored:
+            stored.append(version.get("name", ""))
     value["status"] = status
 
 
@@ -76,12 +76,37 @@ def _version_causes(versions: list[JsonObject]) -> list[Cause]:
         detail = "must have exactly one version marked as storage version"
         causes.append(Cause.invalid("spec.versions", versions, detail))
     for index, version in enumerate(versions):
+        causes += _missing_parts(version, f"spec.versions[{index}]")
         if not (version.get("schema") or {}).get("openAPIV3Schema"):
             causes.append(Cause.required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
         else:
             path = f"spec.versions[{index}].schema.openAPIV3Schema"
             causes += rule_definition_causes(version["schema"]["openAPIV3Schema"], path)
     return causes
+
+
+def _missing_parts(version: JsonObject, path: str) -> list[Cause]:
+    """What the kind cannot be served without; a definition that lacks it would be in the way of all others."""
+    causes = [] if version.get("name") else [Cause.required(f"{path}.name")]
+    scale = (version.get("subresources") or {}).get("scale")
+    if scale is not None:
+        causes += _required(scale, f"{path}.subresources.scale", _SCALE_PARTS)
+    for field, wanted in _LISTED_PARTS.items():
+        for index, part in enumerate(version.get(field) or []):
+            causes += _required(part, f"{path}.{field}[{index}]", wanted)
+    return causes
+
+
+# By their names, how Kubernetes writes them where they are missing.
+_SCALE_PARTS: Final = {name: name for name in ("specReplicasPath", "statusReplicasPath")}
+_LISTED_PARTS: Final = {
+    "additionalPrinterColumns": {"name": "name", "type": "type", "jsonPath": "JSONPath"},
+    "selectableFields": {"jsonPath": "jsonPath"},
+}
+
+
+def _required(part: JsonObject, path: str, wanted: dict[str, str]) -> list[Cause]:
+    return [Cause.required(f"{path}.{written}") for name, written in wanted.items() if not part.get(name)]
 
 
 def _immutable_causes(spec: JsonObject, old: JsonObject) -> list[Cause]:

@@ -36,7 +36,9 @@ def with_scale(resource: ResourceType, old: JsonObject, transform: Callable[[Jso
     """
     assert resource.scale is not None
     scale = transform(scale_of(resource, old))
-    metadata = scale.get("metadata") or {}
+    metadata, spec = scale.get("metadata") or {}, scale.get("spec") or {}
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        raise BadRequestError("the body is no Scale: its metadata and its spec are objects")
     name = old["metadata"]["name"]
     if metadata.get("name", name) != name:
         raise BadRequestError(
@@ -45,7 +47,7 @@ def with_scale(resource: ResourceType, old: JsonObject, transform: Callable[[Jso
     version = metadata.get("resourceVersion")
     if version and version != old["metadata"]["resourceVersion"]:
         raise ConflictError(resource, name)
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    replicas = spec.get("replicas", 0)
     if not isinstance(replicas, int) or replicas < 0:
         cause = Cause.invalid("spec.replicas", replicas, "should be a non-negative integer")
         raise InvalidError(resource, name, [cause])

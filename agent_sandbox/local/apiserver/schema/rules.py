@@ -28,16 +28,23 @@ def rule_causes(value: dict[str, Any], old: dict[str, Any] | None, schema: Schem
     return list(_walk(value, ABSENT if old is None else old, schema, ""))
 
 
-def rule_definition_causes(source: dict[str, Any], path: str) -> list[Cause]:
-    """Rules of a schema that do not compile, for whoever defines it."""
+def rule_definition_causes(source: Any, path: str) -> list[Cause]:
+    """Rules of a schema that do not compile, and parts that are no schema at all, for whoever defines it."""
+    if not isinstance(source, dict):
+        return [Cause.invalid(path, source, "must be a schema")]
+    properties, rules = source.get("properties") or {}, source.get("x-kubernetes-validations") or ()
+    if not isinstance(properties, dict):
+        return [Cause.invalid(f"{path}.properties", properties, "must be schemas by name")]
+    if not isinstance(rules, list | tuple) or not all(isinstance(rule, dict) for rule in rules):
+        return [Cause.invalid(f"{path}.x-kubernetes-validations", rules, "must be a list of rules")]
     causes = []
-    for index, rule in enumerate(source.get("x-kubernetes-validations") or ()):
+    for index, rule in enumerate(rules):
         try:
             compile_expression(rule.get("rule", ""))
         except ExpressionError as error:
             field = f"{path}.x-kubernetes-validations[{index}].rule"
             causes.append(Cause.invalid(field, rule.get("rule", ""), f"compilation failed: {error}"))
-    for name, child in (source.get("properties") or {}).items():
+    for name, child in properties.items():
         causes += rule_definition_causes(child, f"{path}.properties[{name}]")
     for part in ("items", "additionalProperties"):
         if isinstance(source.get(part), dict):
