@@ -24,7 +24,7 @@ def test_a_claim_for_a_missing_template_ends_in_a_typed_error_at_once(stack: Pat
     with pytest.raises(SandboxTemplateNotFoundError, match="no-such-template"):
         SandboxClient(template_name="no-such-template", state_dir=stack).__enter__()
 
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert anyio.run(_list, stack, SANDBOX_CLAIMS) == []
 
 

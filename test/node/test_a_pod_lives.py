@@ -1,5 +1,9 @@
 """Pods on the real node: from creation to removal, as a kubelet would have it."""
 
+import os
+import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +12,8 @@ import anyio
 import pytest
 
 from agent_sandbox.kube import KubeClient, ServerError
+from agent_sandbox.local.node.bubblewrap import ARGS_FD
+from agent_sandbox.local.node.bubblewrap_runtime import has_executed
 from agent_sandbox.local.node.pods import NODE_PODS
 from agent_sandbox_api.core import EVENTS, PODS
 from agent_sandbox_api.resource import Resource
@@ -396,3 +402,25 @@ async def test_a_port_is_forwarded_to_a_pod(run_node: RunNode) -> None:
             await stack.node.providers.port_forward(pod, 9999)
 
         assert answer.startswith(b"HTTP/1.0 200")
+
+
+def test_bwrap_has_become_the_command_when_its_own_words_are_gone_and_not_before() -> None:
+    """However long it takes, and also if the command is called bwrap itself."""
+    options, ours = os.pipe()
+
+    def give_options() -> None:
+        os.dup2(options, ARGS_FD)
+
+    command = [str(shutil.which("bwrap")), "--args", str(ARGS_FD), "--", "true"]
+    # It reads its options until we close the pipe.
+    with subprocess.Popen(command, preexec_fn=give_options, close_fds=False) as waiting:  # noqa: PLW1509
+        early = has_executed(waiting.pid)
+        waiting.kill()
+    os.close(options)
+    os.close(ours)
+    with subprocess.Popen(["bwrap", "1000"], executable=shutil.which("sleep")) as other:
+        while not has_executed(other.pid):  # while the kernel replaces a program, it has no command line at all
+            time.sleep(0.001)
+        other.kill()
+
+    assert (early, has_executed(other.pid)) == (False, False)

