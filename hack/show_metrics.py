@@ -33,6 +33,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CONTROLLER, ROUTER = "agent-sandbox-controller", "sandbox-router"
 TEMPLATE = "python-sandbox-template"
 SCRAPE_SECONDS = 1
+PATIENCE_SECONDS = 60
+"""How long a panel may have nothing to show yet: a rate takes two scrapes of what happened last."""
 EMPTY_HERE = {
     "Leader": "the local stack holds no election",
     "Pods lost": "no node was lost",
@@ -165,7 +167,7 @@ class Show:
 
     async def until_scraped(self, session: aiohttp.ClientSession) -> None:
         """Wait until both processes were scraped."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_SECONDS):
             while True:
                 with suppress(aiohttp.ClientError):
                     found = await self.ask(session, "query", query="up == 1")
@@ -188,17 +190,26 @@ def expression(target: dict[str, str]) -> str:
 async def check_panels(show: Show, session: aiohttp.ClientSession) -> list[str]:
     """Ask what each panel asks; gives what is wrong."""
     wrong = []
+    patience = anyio.current_time() + PATIENCE_SECONDS
     for panel in panels():
+        why = EMPTY_HERE.get(panel["title"], "")
         for target in panel["targets"]:
-            found = await show.ask(session, "query_range", query=expression(target), **window(300))
-            numbers = [float(value) for series in found["result"] for _, value in series["values"]]
-            finite = [number for number in numbers if math.isfinite(number)]
+            series, finite = await shown_by(show, session, target)
+            while not finite and not why and anyio.current_time() < patience:
+                await anyio.sleep(SCRAPE_SECONDS)
+                series, finite = await shown_by(show, session, target)
             mark = "ok" if finite else "empty"
-            why = EMPTY_HERE.get(panel["title"], "")
-            say(f"  {mark:<6}{panel['title']:<34}{len(found['result']):>3} series {f'({why})' if why else ''}")
+            say(f"  {mark:<6}{panel['title']:<34}{series:>3} series {f'({why})' if why else ''}")
             if not finite and not why:
                 wrong.append(f"panel {panel['title']!r} shows nothing: {expression(target)}")
     return wrong
+
+
+async def shown_by(show: Show, session: aiohttp.ClientSession, target: dict[str, str]) -> tuple[int, bool]:
+    """How many series a query of a panel gives, and whether there is a number among them."""
+    found = await show.ask(session, "query_range", query=expression(target), **window(300))
+    numbers = [float(value) for series in found["result"] for _, value in series["values"]]
+    return len(found["result"]), any(math.isfinite(number) for number in numbers)
 
 
 def window(seconds: float, end: float | None = None) -> dict[str, str]:

@@ -86,18 +86,18 @@ def test_the_names_of_the_go_project_mean_the_same_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "kind", "attempts"),
+    ("status", "reason", "kind", "again"),
     [
-        (502, "broken", SandboxOutcomeUnknownError, 1),
-        (504, "timeout", CommandTimeoutError, 1),
-        (404, "not-found", SandboxGoneError, 1),
-        (409, "suspended", SandboxNotReadyError, 1),
-        (401, "unauthenticated", SandboxPermissionError, 1),
-        (413, "too-large", SandboxTooLargeError, 1),
-        (502, None, SandboxRequestError, 1),
-        (500, None, SandboxRequestError, 1),
-        (502, "unreachable", SandboxConnectionError, 2),
-        (503, "not-ready", SandboxNotReadyError, 2),
+        (502, "broken", SandboxOutcomeUnknownError, False),
+        (504, "timeout", CommandTimeoutError, False),
+        (404, "not-found", SandboxGoneError, False),
+        (409, "suspended", SandboxNotReadyError, False),
+        (401, "unauthenticated", SandboxPermissionError, False),
+        (413, "too-large", SandboxTooLargeError, False),
+        (502, None, SandboxRequestError, False),
+        (500, None, SandboxRequestError, False),
+        (502, "unreachable", SandboxConnectionError, True),
+        (503, "not-ready", SandboxNotReadyError, True),
     ],
 )
 async def test_only_what_the_router_says_was_not_sent_is_tried_again(
@@ -106,9 +106,9 @@ async def test_only_what_the_router_says_was_not_sent_is_tried_again(
     status: int,
     reason: str | None,
     kind: type[Exception],
-    attempts: int,
+    again: bool,
 ) -> None:
-    monkeypatch.setattr(wire, "RETRY_SECONDS", 0.15)
+    monkeypatch.setattr(wire, "RETRY_SECONDS", 1)
     seen: list[str] = []
 
     async def router(request: web.Request) -> web.Response:
@@ -123,7 +123,7 @@ async def test_only_what_the_router_says_was_not_sent_is_tried_again(
         with pytest.raises(kind, match=r"the reason|may still run"):
             await sandbox.run("true")
 
-    assert len(seen) == attempts
+    assert (len(seen) > 1) is again
 
 
 async def test_a_router_that_is_not_there_is_a_connection_error(
