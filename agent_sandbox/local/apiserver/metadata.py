@@ -45,6 +45,33 @@ def label_errors(name: str) -> list[str]:
     return errors
 
 
+def port_name_errors(name: str) -> list[str]:
+    """What is wrong with the name of a port."""
+    errors = [_too_long(15)] if len(name) > 15 else []
+    if not re.fullmatch("[-a-z0-9]+", name):
+        errors.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+    if not re.search("[a-z]", name):
+        errors.append("must contain at least one letter (a-z)")
+    if "--" in name:
+        errors.append("must not contain consecutive hyphens")
+    if name.startswith("-") or name.endswith("-"):
+        errors.append("must not begin or end with a hyphen")
+    return errors
+
+
+def config_key_errors(key: str) -> list[str]:
+    """What is wrong with a key of a ConfigMap or a Secret."""
+    errors = [_too_long(253)] if len(key) > 253 else []
+    if not re.fullmatch("[-._a-zA-Z0-9]+", key):
+        errors.append(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+            "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+        )
+    elif key in {".", ".."}:
+        errors.append(f"must not be '{key}'")
+    return errors
+
+
 def path_segment_errors(name: str) -> list[str]:
     """What is wrong with a name that only has to fit into a path, the rule for RBAC."""
     if name in {".", ".."}:

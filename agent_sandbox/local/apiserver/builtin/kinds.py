@@ -10,7 +10,7 @@ from agent_sandbox.local.apiserver.builtin.namespaces import NAMESPACE_STRATEGY
 from agent_sandbox.local.apiserver.builtin.network import NETWORK_POLICY_STRATEGY
 from agent_sandbox.local.apiserver.builtin.pods import POD_STRATEGY
 from agent_sandbox.local.apiserver.builtin.reviews import REVIEW_KINDS
-from agent_sandbox.local.apiserver.builtin.secrets import SECRET_STRATEGY
+from agent_sandbox.local.apiserver.builtin.secrets import CONFIG_MAP_STRATEGY, SECRET_STRATEGY
 from agent_sandbox.local.apiserver.builtin.services import SERVICE_STRATEGY
 from agent_sandbox.local.apiserver.builtin.storage import PV_STRATEGY, PVC_STRATEGY
 from agent_sandbox.local.apiserver.custom.definition import CUSTOM_RESOURCE_DEFINITIONS
@@ -166,7 +166,15 @@ _KINDS: tuple[ResourceType, ...] = (
         strategy=PV_STRATEGY,
         columns=columns.PV,
     ),
-    ResourceType("", "v1", "configmaps", "ConfigMap", short_names=("cm",), columns=columns.CONFIG_MAP),
+    ResourceType(
+        "",
+        "v1",
+        "configmaps",
+        "ConfigMap",
+        short_names=("cm",),
+        strategy=CONFIG_MAP_STRATEGY,
+        columns=columns.CONFIG_MAP,
+    ),
     ResourceType(
         "", "v1", "secrets", "Secret", strategy=SECRET_STRATEGY, columns=columns.SECRET, field_selectors=_fields("type")
     ),

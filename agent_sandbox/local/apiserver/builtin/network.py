@@ -1,16 +1,15 @@
 """NetworkPolicies: which directions one governs when it does not say, and what none may say."""
 
 import ipaddress
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from agent_sandbox.local.apiserver.errors import Cause
+from agent_sandbox.local.apiserver.metadata import port_name_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy
 
 _DIRECTIONS: Final = ("Ingress", "Egress")
 _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
-_PORT_NAME: Final = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 _PORT_RANGE: Final = "must be between 1 and 65535, inclusive"
 
 
@@ -48,9 +47,8 @@ def _port_causes(entry: JsonObject, path: str) -> Iterator[Cause]:
     if entry["protocol"] not in _PROTOCOLS:
         yield Cause.unsupported(f"{path}.protocol", entry["protocol"], _PROTOCOLS)
     if isinstance(port, str):
-        if _PORT_NAME.fullmatch(port) is None:
-            detail = "must be 1 to 15 small letters, digits and single '-', with a letter among them"
-            yield Cause.invalid(f"{path}.port", port, detail)
+        for error in port_name_errors(port):
+            yield Cause.invalid(f"{path}.port", port, error)
         if last is not None:
             yield Cause.invalid(f"{path}.endPort", last, "may not be specified when `port` is non-numeric")
     elif port is not None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agent_sandbox.local.apiserver.builtin.pod_rules import new_pod_causes
 from agent_sandbox.local.apiserver.errors import Cause
 from agent_sandbox.local.apiserver.metadata import label_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
@@ -133,7 +134,9 @@ _FORBIDDEN_UPDATE = (
 def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
     spec = value.get("spec") or {}
     causes = pod_spec_causes(spec, "spec")
-    if old is not None and _frozen_part(spec) != _frozen_part(old["spec"]):
+    if old is None:
+        causes += new_pod_causes(spec, "spec")
+    elif _frozen_part(spec) != _frozen_part(old["spec"]):
         causes.append(Cause.forbidden("spec", _FORBIDDEN_UPDATE))
     return causes
 

@@ -1,12 +1,18 @@
 """Services: defaults and cluster addresses, as far as one machine needs them."""
 
+import ipaddress
 import secrets
+from collections.abc import Iterator
+from typing import Final
 
 from agent_sandbox.local.apiserver.errors import Cause
-from agent_sandbox.local.apiserver.metadata import label_errors
+from agent_sandbox.local.apiserver.metadata import label_errors, qualified_name_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
 
 HEADLESS = "None"
+_TYPES: Final = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_AFFINITIES: Final = ("ClientIP", "None")
+_PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 
 
 def _default(value: JsonObject) -> None:
@@ -42,7 +48,7 @@ def _prepare_update(value: JsonObject, old: JsonObject, _context: WriteContext) 
 
 def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
     spec = value.get("spec") or {}
-    causes = []
+    causes = [*_new_causes(spec)] if old is None else []
     ports = spec.get("ports") or []
     if not ports and spec.get("clusterIP") != HEADLESS and spec.get("type") != "ExternalName":
         causes.append(Cause.required("spec.ports"))
@@ -59,6 +65,43 @@ def _causes(value: JsonObject, old: JsonObject | None) -> list[Cause]:
             for field in ("clusterIPs[0]", "clusterIP")
         ]
     return causes
+
+
+def _new_causes(spec: JsonObject) -> Iterator[Cause]:
+    """What is refused in a new Service only: none that exists shall be stuck."""
+    for field, allowed in (("type", _TYPES), ("sessionAffinity", _AFFINITIES)):
+        if spec.get(field) not in allowed:
+            yield Cause.unsupported(f"spec.{field}", spec.get(field), allowed)
+    if spec.get("type") == "ExternalName" and not spec.get("externalName"):
+        yield Cause.required("spec.externalName")
+    address = spec.get("clusterIP")
+    if address and address != HEADLESS and not _is_address(address):
+        detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        yield Cause.invalid("spec.clusterIPs[0]", address, detail)
+    for key in spec.get("selector") or {}:
+        for error in qualified_name_errors(key):
+            yield Cause.invalid("spec.selector", key, error)
+    names, numbers = set(), set()
+    for index, port in enumerate(spec.get("ports") or ()):
+        name, number = port.get("name"), (port.get("port"), port.get("protocol"))
+        if port.get("protocol") not in _PROTOCOLS:
+            yield Cause.unsupported(f"spec.ports[{index}].protocol", port.get("protocol"), _PROTOCOLS)
+        for error in label_errors(name) if name else ():
+            yield Cause.invalid(f"spec.ports[{index}].name", name, error)
+        if name and name in names:
+            yield Cause.duplicate(f"spec.ports[{index}].name", name)
+        if number in numbers:
+            yield Cause.duplicate(f"spec.ports[{index}]", port)
+        names.add(name)
+        numbers.add(number)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 SERVICE_STRATEGY = Strategy(
