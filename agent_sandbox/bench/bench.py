@@ -8,14 +8,14 @@ from typing import Any, Final, Self, TypeVar
 
 import anyio
 
-from agent_sandbox.bench.dialect import Dialect, Seen
+from agent_sandbox.bench.dialect import Dialect, DialectError, Seen
 from agent_sandbox.bench.following import Following
 from agent_sandbox.bench.hollow_node import SCHEDULER
 from agent_sandbox.bench.meters import Cost, CountingTransport, ProcessReading, ServerReading, Writes, read_server
 from agent_sandbox.bench.removal import remove_all
 from agent_sandbox.bench.subject import Subject
 from agent_sandbox.clock import Clock
-from agent_sandbox.kube import KubeClient, MergePatch
+from agent_sandbox.kube import KubeClient, MergePatch, NotFoundError
 from agent_sandbox_api.core import PODS
 from agent_sandbox_api.resource import Resource
 
@@ -136,10 +136,17 @@ class Bench:
 
         Raises:
             KubeError: something may not be read, which a watch would go on trying.
+            DialectError: a kind is missing.
             BenchError: a watch does not begin in time.
         """
         for kind in self._kinds:
-            await self.client.list_page(kind, self.namespace, limit=1)
+            try:
+                await self.client.list_page(kind, self.namespace, limit=1)
+            except NotFoundError as error:
+                host = self.client.transport.host
+                raise DialectError(
+                    f"{host} does not serve {kind} as {kind.version}: kubectl apply -k config/crd brings it"
+                ) from error
         async with anyio.create_task_group() as tasks:
             for following in (self.claims, self.sandboxes, self.pools):
                 tasks.start_soon(following.informer.run)

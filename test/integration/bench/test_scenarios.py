@@ -253,6 +253,15 @@ async def test_a_server_without_our_kinds_is_named_with_the_next_step(virtual_cl
             await find_dialect(client)
 
 
+async def test_one_kind_that_is_missing_is_named_with_the_next_step(virtual_clock: VirtualClock) -> None:
+    async with open_house(virtual_clock) as house:
+        transport = FaultyTransport(house.server.transport())
+        transport.inject(Fault.error(404, "NotFound"), path="/sandboxwarmpools")
+        house.client = KubeClient(transport, clock=virtual_clock)
+        with pytest.raises(DialectError, match=r"does not serve sandboxwarmpools.*kubectl apply -k config/crd"):
+            await house.measure("serial")
+
+
 async def test_a_version_that_is_not_served_is_refused_and_the_served_ones_named(virtual_clock: VirtualClock) -> None:
     async with open_house(virtual_clock) as house:
         with pytest.raises(DialectError, match="as v1alpha1, not as v1beta1"):
