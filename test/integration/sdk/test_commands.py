@@ -293,7 +293,7 @@ async def test_a_daemon_that_stays_dead_is_a_typed_error_and_is_not_waited_for(m
 async def test_an_attempt_that_the_lost_network_swallowed_says_nothing_of_the_sandbox(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process_module, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "ATTEMPT_SECONDS", 1)
     monkeypatch.setattr(process_module, "DEAD_SECONDS", 0.01)
     monkeypatch.setattr(process_module, "_PAUSE", 0)
     daemon = ScriptedDaemon()
@@ -327,7 +327,7 @@ async def test_a_network_that_stays_away_ends_the_stream_but_says_that_the_proce
 
 
 async def test_silence_without_heartbeats_opens_the_stream_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(process_module, "SILENCE_SECONDS", 1.5)
     daemon = ScriptedDaemon()
     daemon.script = [output(1, b"a"), SILENCE, output(2, b"b"), daemon.exit()]
     async with serving(daemon) as (commands, _):

@@ -487,7 +487,7 @@ async def test_search_and_watch_give_what_the_daemon_finds(daemon: DirectoryDaem
 async def test_a_watch_whose_connection_falls_silent_ends_with_an_error(
     daemon: DirectoryDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(files_module, "SILENCE_SECONDS", 1)
     daemon.events = [{"type": "event", "kind": "created", "path": "a"}]
     daemon.silent = True
     async with serving(daemon) as files:
