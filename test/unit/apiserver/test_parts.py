@@ -29,6 +29,7 @@ from agent_sandbox.local.apiserver.storage import Key
 from agent_sandbox.local.apiserver.table import age, human_duration
 from agent_sandbox.testing import InMemoryApiServer
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
+from agent_sandbox_api.core import PODS
 from agent_sandbox_api.crds import load_crds
 
 VALUE = {
@@ -229,3 +230,18 @@ async def test_a_stored_definition_that_cannot_be_served_is_in_nobodys_way() -> 
         client = KubeClient(server.transport())
 
         assert (await client.list(SANDBOXES, "default")).items == []
+
+
+async def test_a_watch_from_a_revision_that_is_yet_to_come_begins_behind_it() -> None:
+    async with InMemoryApiServer() as server:
+        client = KubeClient(server.transport())
+        ahead = int((await client.list(PODS, "default")).resource_version) + 20
+        async with client.watch(PODS, "default", resource_version=str(ahead), timeout_seconds=60) as events:
+            made = [0]
+            while made[-1] <= ahead:
+                body = {"metadata": {"generateName": "p-"}, "spec": {"containers": [{"name": "main", "image": "x"}]}}
+                made.append(int((await client.create(PODS, body, "default")).metadata.resource_version))
+            first = await anext(aiter(events))
+
+    assert first.view is not None
+    assert int(first.view.metadata.resource_version) == made[-1]
