@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,7 @@ class Outcome:
     server: str
     folder: Path
     rounds: dict[str, list[Report]] = field(default_factory=dict)
+    is_complete: bool = False
 
     async def keep(self, name: str, number: int, report: Report) -> None:
         """Take what one round has measured so far."""
@@ -159,6 +161,7 @@ async def measure(arguments: argparse.Namespace, outcome: Outcome, admin: Path, 
                     dialect = await find_dialect(client, arguments.api_version)
                     keep = functools.partial(outcome.keep, name, number)
                     await run(client, dialect, subject, options, clock=SystemClock(), say=say, keep=keep)
+    outcome.is_complete = True
 
 
 def say(text: str) -> None:
@@ -197,6 +200,8 @@ def main() -> None:
                 sys.exit(f"Error: {cause}")
             finally:
                 outcome.show()
+    if not outcome.is_complete:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,18 @@ def sections(reports: dict[str, Report]) -> Iterator[str]:
         yield markdown(compare(reports[AFTER], reports[BEFORE]))
 
 
-def main() -> None:
-    """Replace what stands between the marks."""
+def published() -> str:
+    """The page as it should be: what stands between the marks made anew from the results."""
     reports = {path.stem: Report.read(path) for path in sorted(RESULTS.glob("*.json"))}
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n" + "\n\n".join(sections(reports)) + "\n\n" + END + after)
-    print(f"{PAGE}: {len(reports)} results")
+    return before + BEGIN + "\n" + "\n\n".join(sections(reports)) + "\n\n" + END + after
+
+
+def main() -> None:
+    """Write it."""
+    PAGE.write_text(published())
+    print(PAGE)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Reports: percentiles, rounds put together, files, tables."""
 
 import math
+import runpy
 from pathlib import Path
 
 import matplotlib as mpl
@@ -118,3 +119,9 @@ def test_a_picture_shows_a_curve_for_each_scenario_without_scripts(tmp_path: Pat
     assert "ours: burst (2 claims)" in text
     assert "theirs: burst (1 claims)" in text
     assert "<script" not in text
+
+
+def test_the_page_says_what_the_results_beside_it_say() -> None:
+    publish = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "claims" / "publish.py"))
+
+    assert publish["published"]() == publish["PAGE"].read_text(), "run test/bench/claims/publish.py"
