@@ -95,15 +95,15 @@ def _has_printed(state: Path, text: str) -> bool:
     return any(text in path.read_text() for path in state.glob("pods/*/logs/*/*.log"))
 
 
-async def processes_with_mark() -> list[str]:
-    """Command lines with our mark: none, unless there are some after a minute."""
+async def processes_with_mark(words: str = "", *, expected: int = 0) -> list[str]:
+    """Command lines with our mark and these words: so many, unless there are others after a minute."""
     deadline = anyio.current_time() + 60
     while True:
         shown = await anyio.to_thread.run_sync(take_footprint)
-        found = [line for line in shown.processes if MARK in line]
-        if not found or anyio.current_time() > deadline:
+        found = [line for line in shown.processes if MARK in line and words in line]
+        if len(found) == expected or anyio.current_time() > deadline:
             return found
-        await anyio.sleep(0.01)  # the kernel needs a moment to end what has been killed
+        await anyio.sleep(0.01)  # until what was killed has ended, and bwrap has become what it was to start
 
 
 async def test_a_command_goes_on_through_kill_minus_nine_with_all_its_output(
@@ -383,9 +383,8 @@ async def test_a_pod_that_was_being_deleted_does_not_go_on(run_node: RunNode, ru
             async with run_node(server) as stack:
                 await stack.until_gone("one")
                 await stack.until_ready("two")
-                shown = await anyio.to_thread.run_sync(take_footprint)
+                running = await processes_with_mark(" -- sh", expected=1)
 
-    running = [line for line in shown.processes if MARK in line and " -- sh" in line]
     assert len(running) == 1
 
 
@@ -423,8 +422,7 @@ async def test_killed_at_any_moment_of_a_start_each_pod_runs_once(
             present = [entry.metadata.name for entry in (await client_of(server).list(PODS)).items]
             for name in present:
                 await stack.until_ready(name)
-            shown = await anyio.to_thread.run_sync(take_footprint)
-            running = [line for line in shown.processes if MARK in line and " -- sh" in line]
+            running = await processes_with_mark(" -- sh", expected=len(present))
             for name in present:
                 await stack.delete_pod(name)
             left = await processes_with_mark()
