@@ -95,10 +95,3 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             await test(**arguments)
 
     item.obj = connected
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Be patient with a real server: a test may wait for it more than once."""
-    for item in items:
-        if KUBECONFIG and Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(240))

@@ -15,7 +15,7 @@ import pytest
 
 from agent_sandbox.testing.envtest import Kubernetes
 
-pytestmark = [pytest.mark.envtest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.envtest, pytest.mark.slow, pytest.mark.timeout(480)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GROUP, VERSION = "external.metrics.k8s.io", "v1beta1"

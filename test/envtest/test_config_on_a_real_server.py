@@ -11,7 +11,7 @@ import pytest
 
 from agent_sandbox.testing.envtest import Kubernetes
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SYSTEM = "agent-sandbox-system"

@@ -25,7 +25,7 @@ from agent_sandbox_api.resource import Resource
 from agent_sandbox_api.views import View, is_condition_true
 from agent_sandbox_controllers import ControllerOptions, register
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 TEMPLATE = "python-sandbox-template"

@@ -20,7 +20,7 @@ from agent_sandbox.testing.envtest import KubeAssets, Kubernetes, kubernetes
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEM = "agent-sandbox-system"

@@ -10,7 +10,7 @@ import yaml
 from agent_sandbox.testing.envtest import Kubernetes, until
 from agent_sandbox.testing.pages import blocks_of
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [

@@ -16,7 +16,7 @@ from agent_sandbox.kube import EventType, KubeClient, connect
 from agent_sandbox.testing.envtest import Kubernetes
 from agent_sandbox_api.core import LEASES
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SYSTEM = "agent-sandbox-system"

@@ -12,7 +12,7 @@ import yaml
 
 from agent_sandbox.testing.envtest import EnvtestError, Kubernetes
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 MODULE = "github.com/prometheus-operator/prometheus-operator@v0.85.0"

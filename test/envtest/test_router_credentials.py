@@ -21,7 +21,7 @@ from agent_sandbox.testing.pretend_cluster import PretendCluster, serve_daemon
 from agent_sandbox_api.agents.v1alpha1 import SANDBOXES
 from agent_sandbox_api.core import PODS
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SYSTEM = "agent-sandbox-system"
 

@@ -25,7 +25,7 @@ from agent_sandbox.testing.envtest import Kubernetes
 from agent_sandbox_api.core import LEASES, PODS, PodView
 from agent_sandbox_api.meta import format_time
 
-pytestmark = [pytest.mark.envtest, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.envtest, pytest.mark.timeout(480)]
 
 STREAMED = pytest.mark.parametrize("streamed", [True, False], ids=["streamed list", "paged list"])
 

@@ -14,7 +14,6 @@ WRITER = Path(__file__).with_name("writer.py")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_a_killed_server_has_every_acknowledged_write(tmp_path: Path) -> None:
     """Three kills in a row over one database, each after some hundred writes."""
     for number in range(3):

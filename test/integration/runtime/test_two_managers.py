@@ -17,7 +17,7 @@ from agent_sandbox.local.apiserver import ApiServer, MemoryJournal, ObjectStore
 from agent_sandbox.local.apiserver.site import ApiServerSite
 from agent_sandbox_api.core import LEASES, SERVICES, LeaseSpecView
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 LEASE_SECONDS = 12
 OPERATOR = '''
