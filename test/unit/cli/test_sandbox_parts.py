@@ -169,8 +169,9 @@ def _raise(error: Exception) -> Any:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Put back the handlers that an ending program keeps."""
+    """Put back the handlers that an ending program keeps; heed SIGHUP though ``nohup`` may have started the tests."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
