@@ -1,5 +1,6 @@
 """Checks and fills ``metadata``: names, labels, owners, finalizers, and what only the server may set."""
 
+import ipaddress
 import re
 import secrets
 from collections.abc import Sequence
@@ -57,6 +58,15 @@ def port_name_errors(name: str) -> list[str]:
     if name.startswith("-") or name.endswith("-"):
         errors.append("must not begin or end with a hyphen")
     return errors
+
+
+def is_address(text: str) -> bool:
+    """True for an address of IPv4 or IPv6."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def config_key_errors(key: str) -> list[str]:

@@ -4,13 +4,12 @@ A template that a cluster would refuse must not work here first. ``test/conforma
 against a real server. Pods that exist are not judged again: nothing of this can change in them.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from agent_sandbox.local.apiserver.errors import Cause
-from agent_sandbox.local.apiserver.metadata import label_errors, port_name_errors, qualified_name_errors
+from agent_sandbox.local.apiserver.metadata import is_address, label_errors, port_name_errors, qualified_name_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject
 from agent_sandbox.local.quantities import parse_quantity
 
@@ -76,20 +75,12 @@ def _pod_causes(spec: JsonObject, path: str) -> Iterator[Cause]:
     for index, toleration in enumerate(spec.get("tolerations") or ()):
         yield from _toleration_causes(toleration, f"{path}.tolerations[{index}]")
     for index, alias in enumerate(spec.get("hostAliases") or ()):
-        if not _is_address(alias.get("ip", "")):
+        if not is_address(alias.get("ip", "")):
             detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
             yield Cause.invalid(f"{path}.hostAliases[{index}].ip", alias.get("ip", ""), detail)
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         for error in qualified_name_errors(gate.get("conditionType", "")):
             yield Cause.invalid(f"{path}.readinessGates[{index}].conditionType", gate.get("conditionType", ""), error)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _toleration_causes(toleration: JsonObject, path: str) -> Iterator[Cause]:

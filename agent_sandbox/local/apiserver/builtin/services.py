@@ -1,12 +1,11 @@
 """Services: defaults and cluster addresses, as far as one machine needs them."""
 
-import ipaddress
 import secrets
 from collections.abc import Iterator
 from typing import Final
 
 from agent_sandbox.local.apiserver.errors import Cause
-from agent_sandbox.local.apiserver.metadata import label_errors, qualified_name_errors
+from agent_sandbox.local.apiserver.metadata import is_address, label_errors, qualified_name_errors
 from agent_sandbox.local.apiserver.resource_type import JsonObject, Strategy, WriteContext
 
 HEADLESS = "None"
@@ -75,7 +74,7 @@ def _new_causes(spec: JsonObject) -> Iterator[Cause]:
     if spec.get("type") == "ExternalName" and not spec.get("externalName"):
         yield Cause.required("spec.externalName")
     address = spec.get("clusterIP")
-    if address and address != HEADLESS and not _is_address(address):
+    if address and address != HEADLESS and not is_address(address):
         detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
         yield Cause.invalid("spec.clusterIPs[0]", address, detail)
     for key in spec.get("selector") or {}:
@@ -94,14 +93,6 @@ def _new_causes(spec: JsonObject) -> Iterator[Cause]:
             yield Cause.duplicate(f"spec.ports[{index}]", port)
         names.add(name)
         numbers.add(number)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 SERVICE_STRATEGY = Strategy(
