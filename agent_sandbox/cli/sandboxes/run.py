@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 120.0
 """A fresh sandbox lives that long after this process died without a chance to remove it."""
 
-READY_SECONDS: Final = 180.0
-"""How long a fresh sandbox is waited for."""
-
 
 @click.command(cls=CommandVerb, context_settings={"allow_interspersed_args": False})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SANDBOX] [--] COMMAND...")
@@ -57,7 +54,7 @@ def run(
         if name is not None:
             async with reach.connect(name) as sandbox:
                 return await _do(sandbox, interruptions)
-        async with reach.open() as sandboxes, _fresh_sandbox(sandboxes, template, pool, keep=keep) as sandbox:
+        async with reach.open() as sandboxes, fresh_sandbox(sandboxes, template, pool, keep=keep) as sandbox:
             return await _do(sandbox, interruptions)
 
     async def _do(sandbox: AsyncSandbox, interruptions: Interruptions) -> int:
@@ -84,21 +81,17 @@ def read_name(words: tuple[str, ...]) -> str:
 
 
 @asynccontextmanager
-async def _fresh_sandbox(
+async def fresh_sandbox(
     sandboxes: AsyncSandboxes, template: str | None, pool: str | None, *, keep: bool
 ) -> AsyncIterator[AsyncSandbox]:
+    """A sandbox for one command, which ends with it or, by its heartbeat, soon after this process; or one to keep."""
     async with AsyncExitStack() as stack:
         async with saying("waiting until the sandbox is ready"):
             if keep:
                 sandbox = await sandboxes.create(template, warmpool=pool)
             else:
-                # The heartbeat begins when it is ready; until then it must not expire.
-                lent = sandboxes.use(
-                    template, warmpool=pool, ttl=LEASE_SECONDS + READY_SECONDS, ready_timeout=READY_SECONDS
-                )
+                lent = sandboxes.use(template, warmpool=pool, ttl=LEASE_SECONDS, heartbeat=True)
                 sandbox = await stack.enter_async_context(lent)
         if keep:
             note(sandbox.claim_name)
-        else:
-            await stack.enter_async_context(sandbox.heartbeat(LEASE_SECONDS))
         yield sandbox

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from anyio.abc import TaskStatus
 
+from agent_sandbox.cli.sandboxes.run import LEASE_SECONDS, fresh_sandbox
 from agent_sandbox.kube import ForbiddenError, MergePatch
 from agent_sandbox.sdk import (
     AsyncSandbox,
@@ -260,6 +261,23 @@ async def test_a_sandbox_with_a_heartbeat_does_not_expire_while_it_is_waited_for
     for expires in (of_client, of_block):
         assert expires is not None
         assert timedelta(seconds=lives) <= expires - begun < timedelta(seconds=lives + 500)
+
+
+async def test_the_fresh_sandbox_of_a_command_lives_by_a_heartbeat_and_a_kept_one_by_itself(
+    cluster: PretendCluster,
+) -> None:
+    begun = datetime.now(UTC)
+    async with sandboxes_of(cluster) as sandboxes:
+        async with fresh_sandbox(sandboxes, "python", None, keep=False) as fresh:
+            expires = (await fresh.status()).expires
+            beaten = (await cluster.kube.get(SANDBOX_CLAIMS, fresh.claim_name, "default")).metadata.generation
+        async with fresh_sandbox(sandboxes, "python", None, keep=True) as kept:
+            assert (await kept.status()).expires is None
+        assert await cluster.claim_names() == [kept.claim_name]
+
+    assert expires is not None
+    assert timedelta(seconds=LEASE_SECONDS) <= expires - begun < timedelta(seconds=LEASE_SECONDS + 100)
+    assert beaten > 1, "the claim was made with an end, and nobody puts it off"
 
 
 @pytest.mark.parametrize("ttl", [0, -5, float("nan"), float("inf"), 1e13])
