@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack
 from typing import Final, Self
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -26,12 +26,8 @@ def path_after(request: web.Request, prefix: str) -> str:
 
 def path_in_query(request: web.Request) -> str | None:
     """The parameter ``path`` of the query, decoded as the path behind a prefix is; None if it is not there."""
-    query = request.raw_path.partition("?")[2]
-    for parameter in query.split("&"):
-        name, _, encoded = parameter.partition("=")
-        if name == "path":
-            return os.fsdecode(unquote_to_bytes(encoded.replace("+", " ")))
-    return None
+    query = parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True, errors="surrogateescape")
+    return query.get("path", [None])[0]
 
 
 class OpenedFile(web.FileResponse):
