@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LEASE_SECONDS: Final = 120.0
 """A fresh sandbox lives that long after this process died without a chance to remove it."""
 
+READY_SECONDS: Final = 180.0
+"""How long a fresh sandbox is waited for."""
+
 
 @click.command(cls=CommandVerb, context_settings={"allow_interspersed_args": False})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SANDBOX] [--] COMMAND...")
@@ -90,8 +93,14 @@ async def fresh_sandbox(
             if keep:
                 sandbox = await sandboxes.create(template, warmpool=pool)
             else:
-                lent = sandboxes.use(template, warmpool=pool, ttl=LEASE_SECONDS, heartbeat=True)
+                # The heartbeat begins when it is ready; until then it must not expire.
+                lent = sandboxes.use(
+                    template, warmpool=pool, ttl=LEASE_SECONDS + READY_SECONDS, ready_timeout=READY_SECONDS
+                )
                 sandbox = await stack.enter_async_context(lent)
         if keep:
             note(sandbox.claim_name)
+        else:
+            # Not by ``use``: its tasks, begun inside what is said while waiting, could not outlive that.
+            await stack.enter_async_context(sandbox.heartbeat(LEASE_SECONDS))
         yield sandbox
