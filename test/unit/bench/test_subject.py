@@ -53,7 +53,7 @@ async def test_controllers_that_are_stopped_or_killed_have_not_ended_by_themselv
             await subject.kill_leader()
             await subject.stop()
             await subject.start()
-            assert (await subject.read()).memory_bytes > 1_000_000
+            assert (await subject.read()).memory_bytes > 0
 
 
 def test_of_many_errors_at_once_the_one_that_explains_the_others_is_told() -> None:
